@@ -1,0 +1,166 @@
+"""Every option, declared once: flags, YAML keys, help texts and the saved config all come from these models.
+
+Models are frozen and strict; unknown keys are refused with the nearest valid name. `None` means 'decide from the model and the
+data' and is filled by `resolve`; a resolved config has no such `None` left, so saving it repeats the run.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Method = Literal["lora", "full"]
+BackendChoice = Literal["auto", "torch"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
+DtypeChoice = Literal["auto", "float32", "bfloat16"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, strict, closed, documented by attribute docstrings."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Which examples to learn from and how their fields are called."""
+
+    path: str = "starter"
+    """A .jsonl file, a folder with train/valid/test files, or `starter` (the bundled set)."""
+    validation: str | float = 0.05
+    """A validation file, or the fraction of train held out by seed when the data brings no validation file."""
+    prompt: str | None = None
+    """Field that holds the prompt (dotted path, e.g. `instances.0.input`), for data in other shapes."""
+    completion: str | None = None
+    """Field that holds the completion (dotted path)."""
+    input: str | None = None
+    """Field with further input, appended to the prompt after an empty line (dotted path)."""
+    system: str | None = None
+    """System message put before examples that bring none."""
+    max_examples: int | None = Field(default=None, gt=0)
+    """Train on at most this many examples (chosen by seed); validation is not touched."""
+    max_validation_examples: int = Field(default=200, gt=0)
+    """Evaluate on at most this many examples (chosen by seed)."""
+    max_seq_tokens: int | None = Field(default=None, gt=1)
+    """Longest example in tokens; longer ones are truncated and counted. Default: the model's context, at most 2,048."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: int = Field(default=16, gt=0)
+    """Inner dimension of the adapters."""
+    alpha: float = Field(default=32.0, gt=0)
+    """Adapters are scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapters' input while training."""
+    target_modules: tuple[str, ...] | None = None
+    """Names of the linear layers to adapt. Default: all linear layers of the decoder blocks."""
+
+
+class TrainConfig(Section):
+    """How to train. Steps are optimizer updates, always."""
+
+    max_steps: int | None = Field(default=None, gt=0)
+    """Stop after this many updates. Give this or `epochs`; default: 3 epochs."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training data."""
+    batch_size: int = Field(default=8, gt=0)
+    """Examples in a micro-batch."""
+    accumulation: int = Field(default=1, gt=0)
+    """Micro-batches in an update, weighted by their trained tokens."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate. Default: from the method and the model's size."""
+    schedule: ScheduleName = "cosine"
+    """Shape of the learning rate after warmup."""
+    warmup: float = Field(default=0.03, ge=0)
+    """Linear warmup: a fraction of all steps when below 1, else a number of steps."""
+    min_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Where linear and cosine end, as a fraction of the peak."""
+    optimizer: Literal["adamw"] = "adamw"
+    """Update rule (AdamW with bias correction, float32 moments)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay, on matrices only."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Clip the gradient to this norm."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, more time. Default: on for models over 1 B parameters."""
+    device: DeviceChoice = "auto"
+    """Device to train on. Auto: CUDA, else MPS, else CPU."""
+    dtype: DtypeChoice = "auto"
+    """Precision of the frozen base and the arithmetic. Auto: bfloat16 on CUDA where it is native, else float32."""
+    eval_every: int | None = Field(default=None, gt=0)
+    """Measure the validation loss every so many steps. Default: ten times a run."""
+    save_every: int | None = Field(default=None, gt=0)
+    """Write a checkpoint every so many steps. Default: as eval_every."""
+    keep_checkpoints: int = Field(default=2, gt=0)
+    """Checkpoints kept (the newest ones)."""
+    log_every: int = Field(default=1, gt=0)
+    """Write a line of metrics every so many steps."""
+    seed: int = Field(default=0, ge=0)
+    """Draws the split, the order, adapter initial values and dropout."""
+
+
+class FinetuneConfig(Section):
+    """`toolkit finetune`: teach an existing model."""
+
+    model: str = "nano"
+    """A model folder, a Hugging Face hub name, or `nano` (the bundled demonstration model)."""
+    method: Method = "lora"
+    """lora trains adapters on a frozen base; full trains every weight."""
+    backend: BackendChoice = "auto"
+    """Framework to train with. Auto takes the best one that is here and says why."""
+    data: DataConfig = DataConfig()
+    lora: LoraConfig = LoraConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class ArchitectureConfig(Section):
+    """A Qwen2-shaped decoder, trained from scratch."""
+
+    hidden_size: int = Field(default=256, gt=0)
+    """Width of the residual stream (K-quants need a multiple of 256)."""
+    layers: int = Field(default=6, gt=0)
+    """Decoder blocks."""
+    heads: int = Field(default=4, gt=0)
+    """Query heads."""
+    kv_heads: int = Field(default=2, gt=0)
+    """Key/value heads."""
+    ffn_size: int = Field(default=768, gt=0)
+    """Inner width of the feed-forward layers."""
+    context: int = Field(default=1024, gt=0)
+    """Longest sequence, in tokens."""
+    rope_theta: float = Field(default=10000.0, gt=0)
+    """Base of the rotary position embedding."""
+    tie_embeddings: bool = True
+    """Share the input and output embeddings."""
+
+
+class TokenizerConfig(Section):
+    """A byte-level BPE tokenizer, trained on the corpus."""
+
+    vocab_size: int = Field(default=4096, gt=256)
+    """Entries, special tokens included."""
+    pre_tokenizer: Literal["qwen2"] = "qwen2"
+    """How text is cut before merges apply."""
+
+
+class PretrainConfig(Section):
+    """`toolkit pretrain`: train a small model and its tokenizer from scratch on a text corpus."""
+
+    corpus: str = "nano"
+    """A .txt or .jsonl file (`text` fields or chat `messages`), a folder of them, or `nano` (the bundled generator)."""
+    validation: float = Field(default=0.01, gt=0, lt=1)
+    """Fraction of the documents held out by seed."""
+    backend: BackendChoice = "auto"
+    """Framework to train with."""
+    row_tokens: int = Field(default=256, gt=1)
+    """Length of the rows that documents are joined into."""
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    train: TrainConfig = TrainConfig()
