@@ -1,0 +1,58 @@
+# Everything a newcomer types. `make finetune` and `make test` set up what they need by themselves.
+# Written for GNU make 3.81 (macOS) and newer.
+
+BACKEND ?= auto
+PYTHON ?=
+BIN := .venv/bin
+STAMP := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -q
+
+.DEFAULT_GOAL := help
+.PHONY: help setup finetune test test-all check format mutants bench docs clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | while IFS='|' read -r name text; do \
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP)  ## Make .venv and install everything (seconds when it is up to date)
+	@$(BIN)/python -c 'import sys; print("setup: ready, Python", sys.version.split()[0], "in .venv")' >&2
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON='$(PYTHON)' bash scripts/setup.sh
+	@touch $@
+
+finetune: $(STAMP)  ## The demonstration: finetune, export to Q4_K_M, evaluate before and after (BACKEND=torch to insist)
+	@$(BIN)/python -m toolkit demo --backend $(BACKEND)
+
+test: $(STAMP)  ## The quick tests (at most 6 minutes)
+	@$(PYTEST) -m 'not slow'
+
+test-all: $(STAMP)  ## All tests, then a third of the mutants
+	@$(PYTEST)
+	@$(BIN)/python -m tests.mutants --share 3 --seed "$$(git rev-parse HEAD 2>/dev/null || echo 0)"
+
+check: $(STAMP)  ## Style, types, layers, and help texts in the docs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "check: unformatted files; type: make format" >&2; exit 1; }
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m scripts.command_docs --check
+
+format: $(STAMP)  ## Let ruff format the code and mend what it can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+mutants: $(STAMP)  ## Plant every fault; each must make its named test fail
+	@$(BIN)/python -m tests.mutants
+
+bench: $(STAMP)  ## Side-by-side measurements against peers
+	@found=0; for script in benchmarks/*.py; do \
+		[ -e "$$script" ] || continue; found=1; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done; \
+		[ $$found = 1 ] || echo "bench: no benchmark has been written yet" >&2
+
+docs: $(STAMP)  ## Write docs/commands.md from the help texts
+	@$(BIN)/python -m scripts.command_docs
+
+clean:  ## Remove caches and build products (.venv and runs/ stay)
+	@rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
