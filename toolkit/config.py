@@ -1,12 +1,14 @@
 """Every option, declared once: flags, YAML keys, help texts and the saved config all come from these models.
 
-Models are frozen and strict; unknown keys are refused with the nearest valid name. `None` means 'decide from the model and the
-data' and is filled by `resolve`; a resolved config has no such `None` left, so saving it repeats the run.
+Models are frozen and strict; unknown keys are refused with the nearest valid name. `None` means 'decide from the model and
+the data' and is filled by `resolve`; a resolved config has no such `None` left (of `max_steps` and `epochs`, which exclude
+each other, `max_steps` remains), so saving it repeats the run. Files are read and written by `toolkit.config_files`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +22,9 @@ DtypeChoice = Literal["auto", "float32", "bfloat16"]
 class Section(BaseModel):
     """Base of all sections: frozen, strict, closed, documented by attribute docstrings."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class DataConfig(Section):
@@ -28,8 +32,8 @@ class DataConfig(Section):
 
     path: str = "starter"
     """A .jsonl file, a folder with train/valid/test files, or `starter` (the bundled set)."""
-    validation: str | float = 0.05
-    """A validation file, or the fraction of train held out by seed when the data brings no validation file."""
+    validation: str | Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """A validation file, or the fraction of train held out by seed when the data brings no validation file (0: none)."""
     prompt: str | None = None
     """Field that holds the prompt (dotted path, e.g. `instances.0.input`), for data in other shapes."""
     completion: str | None = None
@@ -55,7 +59,7 @@ class LoraConfig(Section):
     """Adapters are scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapters' input while training."""
-    target_modules: tuple[str, ...] | None = None
+    target_modules: tuple[str, ...] | None = Field(default=None, strict=False, min_length=1)
     """Names of the linear layers to adapt. Default: all linear layers of the decoder blocks."""
 
 
@@ -63,15 +67,16 @@ class TrainConfig(Section):
     """How to train. Steps are optimizer updates, always."""
 
     max_steps: int | None = Field(default=None, gt=0)
-    """Stop after this many updates. Give this or `epochs`; default: 3 epochs."""
+    """Stop after this many updates. Give this or `epochs`; a resolved config has this one."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the training data."""
+    """Passes over the training data, instead of `max_steps`. Default: 3."""
     batch_size: int = Field(default=8, gt=0)
     """Examples in a micro-batch."""
     accumulation: int = Field(default=1, gt=0)
     """Micro-batches in an update, weighted by their trained tokens."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate. Default: from the method and the model's size."""
+    """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora 5e-3, 1e-3, 2e-4, 2e-4; full 1e-3, 3e-4,
+    5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4."""
     schedule: ScheduleName = "cosine"
     """Shape of the learning rate after warmup."""
     warmup: float = Field(default=0.03, ge=0)
@@ -89,17 +94,17 @@ class TrainConfig(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Clip the gradient to this norm."""
     gradient_checkpointing: bool | None = None
-    """Recompute activations in the backward pass: less memory, more time. Default: on for models over 1 B parameters."""
+    """Recompute activations in the backward pass: less memory, more time. Default: on from 1 B parameters."""
     device: DeviceChoice = "auto"
     """Device to train on. Auto: CUDA, else MPS, else CPU."""
     dtype: DtypeChoice = "auto"
     """Precision of the frozen base and the arithmetic. Auto: bfloat16 on CUDA where it is native, else float32."""
     eval_every: int | None = Field(default=None, gt=0)
-    """Measure the validation loss every so many steps. Default: ten times a run."""
+    """Measure the validation loss every so many steps (also before the first and after the last). Default: ten times."""
     save_every: int | None = Field(default=None, gt=0)
     """Write a checkpoint every so many steps. Default: as eval_every."""
     keep_checkpoints: int = Field(default=2, gt=0)
-    """Checkpoints kept (the newest ones)."""
+    """Checkpoints kept: the newest so many, and the best by validation loss."""
     log_every: int = Field(default=1, gt=0)
     """Write a line of metrics every so many steps."""
     seed: int = Field(default=0, ge=0)
@@ -116,8 +121,11 @@ class FinetuneConfig(Section):
     backend: BackendChoice = "auto"
     """Framework to train with. Auto takes the best one that is here and says why."""
     data: DataConfig = DataConfig()
+    """What to learn from."""
     lora: LoraConfig = LoraConfig()
+    """The adapters (method: lora)."""
     train: TrainConfig = TrainConfig()
+    """How to train."""
 
 
 class ArchitectureConfig(Section):
@@ -162,5 +170,89 @@ class PretrainConfig(Section):
     row_tokens: int = Field(default=256, gt=1)
     """Length of the rows that documents are joined into."""
     architecture: ArchitectureConfig = ArchitectureConfig()
+    """The shape of the model."""
     tokenizer: TokenizerConfig = TokenizerConfig()
+    """The tokenizer that is trained on the corpus."""
     train: TrainConfig = TrainConfig()
+    """How to train."""
+
+
+class SizeFacts(Protocol):
+    """What `resolve` must know of a model (`toolkit.models.ModelFacts` has it)."""
+
+    @property
+    def parameter_count(self) -> int:
+        """Stored weights."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Longest sequence, in tokens."""
+        ...
+
+    @property
+    def linear_modules(self) -> tuple[str, ...]:
+        """Names of the linear layers of the decoder blocks, e.g. `q_proj`."""
+        ...
+
+
+AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
+
+DEFAULT_EPOCHS = 3
+EVALUATIONS_PER_RUN = 10
+MAX_DEFAULT_SEQ_TOKENS = 2048
+CHECKPOINTING_PARAMETERS = 1_000_000_000
+# Peak learning rates by model size: upper bound of the parameters, then one rate for each way to train.
+LEARNING_RATES: tuple[tuple[float, dict[str, float]], ...] = (
+    (2e7, {"lora": 5e-3, "full": 1e-3, "pretrain": 3e-3}),
+    (1e8, {"lora": 1e-3, "full": 3e-4, "pretrain": 1e-3}),
+    (1e9, {"lora": 2e-4, "full": 5e-5, "pretrain": 6e-4}),
+    (math.inf, {"lora": 2e-4, "full": 1e-5, "pretrain": 3e-4}),
+)
+
+
+def default_learning_rate(method: str, parameter_count: int) -> float:
+    """Return the peak learning rate for a method (lora | full | pretrain) and a model's size."""
+    return next(rates[method] for bound, rates in LEARNING_RATES if parameter_count < bound)
+
+
+def resolve_model_defaults(config: AnyConfig, facts: SizeFacts) -> AnyConfig:
+    """Fill the defaults that depend on the model alone: learning rate, sequence length, target modules, checkpointing."""
+    method = config.method if isinstance(config, FinetuneConfig) else "pretrain"
+    train = config.train
+    filled: dict[str, object] = {}
+    if train.learning_rate is None:
+        filled["learning_rate"] = default_learning_rate(method, facts.parameter_count)
+    if train.gradient_checkpointing is None:
+        filled["gradient_checkpointing"] = facts.parameter_count >= CHECKPOINTING_PARAMETERS
+    config = config.model_copy(update={"train": train.model_copy(update=filled)})
+    if isinstance(config, PretrainConfig):
+        return config
+    data, lora = config.data, config.lora
+    if data.max_seq_tokens is None:
+        data = data.model_copy(update={"max_seq_tokens": min(facts.context, MAX_DEFAULT_SEQ_TOKENS)})
+    if lora.target_modules is None:
+        lora = lora.model_copy(update={"target_modules": facts.linear_modules})
+    return config.model_copy(update={"data": data, "lora": lora})
+
+
+def resolve_steps(config: AnyConfig, updates_per_epoch: int) -> AnyConfig:
+    """Fill what depends on the amount of data: the number of steps, and how often to evaluate and save."""
+    train = config.train
+    steps = train.max_steps
+    if steps is None:
+        epochs = DEFAULT_EPOCHS if train.epochs is None else train.epochs
+        steps = max(1, math.ceil(epochs * updates_per_epoch))
+    eval_every = train.eval_every or math.ceil(steps / EVALUATIONS_PER_RUN)
+    filled = {
+        "max_steps": steps,
+        "epochs": None,
+        "eval_every": eval_every,
+        "save_every": train.save_every or eval_every,
+    }
+    return config.model_copy(update={"train": train.model_copy(update=filled)})
+
+
+def resolve(config: AnyConfig, facts: SizeFacts, updates_per_epoch: int) -> AnyConfig:
+    """Fill every default that depends on the model (`facts`) or on the data (`updates_per_epoch`)."""
+    return resolve_steps(resolve_model_defaults(config, facts), updates_per_epoch)

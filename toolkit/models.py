@@ -1,9 +1,10 @@
-"""Which model is meant: the bundled one, a folder or a name on the Hugging Face hub; and what its files say about it."""
+"""Which model is meant (the bundled one, a folder, a name on the Hugging Face hub) and what its files say about it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,6 +33,7 @@ COMPANION_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+_BLOCK_WEIGHT = re.compile(r"\.(?:layers|h|blocks)\.\d+\.(?:.*\.)?([^.]+)\.weight$")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 
 
@@ -80,6 +82,12 @@ class ModelFacts:
         for entry in self.tensors.entries.values():
             counts[entry.dtype] = counts.get(entry.dtype, 0) + entry.parameter_count
         return max(counts, key=lambda dtype: counts[dtype], default="float32")
+
+    @cached_property
+    def linear_modules(self) -> tuple[str, ...]:
+        """Last names of the matrices in the decoder blocks, e.g. `q_proj`: the layers that adapters go to by default."""
+        matches = ((_BLOCK_WEIGHT.search(name), entry) for name, entry in self.tensors.entries.items())
+        return tuple(sorted({match[1] for match, entry in matches if match and len(entry.shape) == 2}))
 
     @property
     def label(self) -> str:
