@@ -1,0 +1,66 @@
+"""Turn examples into questions: what the model sees, what it should answer, and the family that it counts towards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolkit.datasets.schema import Example, Message
+
+OVERALL = "overall"
+SINGLE_FAMILY = "all"
+UNNAMED_FAMILY = "other"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One held-out question.
+
+    messages:  the conversation up to, but without, its last assistant turn
+    reference: the content of that turn
+    family:    see `families_of`
+    where:     `file:line` of the example
+    """
+
+    messages: tuple[Message, ...]
+    reference: str
+    family: str
+    where: str
+
+    @property
+    def text(self) -> str:
+        """The contents of the messages, one after the other: what the nearest-question baseline compares."""
+        return "\n".join(message.content for message in self.messages)
+
+
+def families_of(examples: Sequence[Example]) -> list[str]:
+    """Name the family of each example: its `metadata.category`.
+
+    Where some examples have none they are `other`; where no example has one they are all of the family `all`.
+    """
+    named = [example.category or "" for example in examples]
+    unnamed = UNNAMED_FAMILY if any(named) else SINGLE_FAMILY
+    return [name or unnamed for name in named]
+
+
+def ask(example: Example, family: str) -> Question | None:
+    """Cut an example before its last assistant turn; None when it has no such turn or nothing stands before it."""
+    roles = [message.role for message in example.messages]
+    if "assistant" not in roles:
+        return None
+    last = len(roles) - 1 - roles[::-1].index("assistant")
+    if last == 0:
+        return None
+    return Question(tuple(example.messages[:last]), example.messages[last].content, family, example.where)
+
+
+def ask_all(examples: Sequence[Example]) -> list[Question]:
+    """Turn every example that asks something into a question, in order."""
+    questions = (ask(example, family) for example, family in zip(examples, families_of(examples), strict=True))
+    return [question for question in questions if question is not None]
+
+
+def with_overall(named: Sequence[str]) -> list[str]:
+    """List the distinct families, sorted (never in the data's order), then `overall` unless there is only `all`."""
+    distinct = sorted(set(named))
+    return distinct if distinct == [SINGLE_FAMILY] else [*distinct, OVERALL]
