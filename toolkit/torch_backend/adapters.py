@@ -1,0 +1,109 @@
+"""LoRA through PEFT: insert adapters, draw their initial values, load them from disk, name them as PEFT does on disk.
+
+PEFT takes seconds to import, so it is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from toolkit.config import LoraConfig
+from toolkit.errors import Problem, ToolkitError
+from toolkit.initial_values import draw_kaiming_uniform
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+_ADAPTER = "default"
+
+
+def linear_layer_names(model: Any) -> list[str]:
+    """Return the last name parts of all linear layers inside the decoder's blocks (`q_proj`, `down_proj`, …)."""
+    from transformers.pytorch_utils import Conv1D
+
+    names = set()
+    for blocks in (module for module in model.get_decoder().children() if isinstance(module, nn.ModuleList)):
+        names |= {name.rpartition(".")[2] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+    return sorted(names)
+
+
+def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
+    """Freeze `model` and put float32 LoRA layers into it, with values drawn from (seed, parameter name).
+
+    Raises:
+        ToolkitError: a target module is not a linear layer of this model.
+    """
+    import peft
+
+    known = linear_layer_names(model)
+    wanted = list(lora.target_modules or known)
+    problems = []
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"linear layers here: {', '.join(known)}"
+            problems.append(Problem(f"no linear layer is called {name}", "lora.target_modules", hint))
+    if problems:
+        raise ToolkitError.gather(problems)
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT annotates int and divides floats just as well
+        lora_dropout=lora.dropout,
+        target_modules=wanted,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    adapted = peft.get_peft_model(model, config)
+    draw_initial_values(adapted, seed)
+    return adapted  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def draw_initial_values(adapted: PeftModel, seed: int) -> None:
+    """Overwrite PEFT's initial values: A Kaiming-uniform from (seed, name), B zero."""
+    for name, parameter in named_adapter_parameters(adapted):
+        if ".lora_A." in name:
+            values = draw_kaiming_uniform(seed, name, tuple(parameter.shape))
+            parameter.copy_(torch.from_numpy(values))
+        else:
+            parameter.zero_()
+
+
+def named_adapter_parameters(adapted: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield (name in adapter_model.safetensors, parameter) for every trainable parameter."""
+    for name, parameter in adapted.named_parameters():
+        if parameter.requires_grad:
+            yield name.replace(f".{_ADAPTER}.", "."), parameter
+
+
+def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
+    """Load an adapter folder in PEFT's format onto `model`.
+
+    Raises:
+        ToolkitError: the folder is not a LoRA adapter, or its tensors do not fit the model one to one (PEFT only warns).
+    """
+    import peft
+    from safetensors import safe_open
+
+    file = Path(folder) / "adapter_model.safetensors"
+    for needed in (Path(folder) / "adapter_config.json", file):
+        if not needed.is_file():
+            raise ToolkitError(f"not an adapter folder: {needed.name} is missing", where=folder)
+    try:
+        adapted = peft.PeftModel.from_pretrained(model, str(folder), adapter_name=_ADAPTER, is_trainable=trainable)
+        with safe_open(str(file), framework="pt") as tensors:
+            found = set(tensors.keys())
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise ToolkitError(f"PEFT cannot load this adapter: {str(error).splitlines()[0]}", where=folder) from error
+    expected = set(peft.get_peft_model_state_dict(adapted))
+    problems = [Problem(f"the adapter lacks {name}", str(file)) for name in sorted(expected - found)]
+    problems += [Problem(f"the model has no place for {name}", str(file)) for name in sorted(found - expected)]
+    if problems:
+        raise ToolkitError.gather(problems[:10])
+    return adapted

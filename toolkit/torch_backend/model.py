@@ -1,0 +1,195 @@
+"""Load a causal language model and split it into decoder and head, so that logits are made only where they are needed.
+
+Shapes: B rows, T positions, H hidden size, V vocabulary entries.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from toolkit.errors import JobFailed, ToolkitError
+from toolkit.protocols import Batch
+from toolkit.tensor_files import StoredTensor
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def devices() -> list[str]:
+    """Return the devices that torch can use here, best first."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the wanted device, or the best one for `auto`.
+
+    Raises:
+        ToolkitError: the device is not here.
+    """
+    here = devices()
+    if wanted == "auto":
+        return torch.device(here[0])
+    if wanted not in here:
+        raise ToolkitError(
+            f"device {wanted} is not available to torch here",
+            where="train.device",
+            hint=f"usable devices: {', '.join(here)}; or leave train.device at auto",
+        )
+    return torch.device(wanted)
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """Return the precision of the arithmetic: for `auto` bfloat16 on CUDA where it is native, else float32."""
+    if wanted != "auto":
+        return DTYPES[wanted]
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.Module:
+    """Load a Hugging Face folder with its weights in `storage` precision, in `eval()` mode.
+
+    Raises:
+        ToolkitError: the folder does not hold a causal language model, or weights are missing or misshapen.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ToolkitError("no config.json: not a model folder", where=folder)
+    try:
+        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=storage, local_files_only=True, attn_implementation="sdpa", output_loading_info=True
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, RuntimeError, …
+        if is_out_of_memory(error):
+            raise
+        raise ToolkitError(f"transformers cannot load this model: {first_line(error)}", where=folder) from error
+    faults = [f"missing: {name}" for name in report["missing_keys"]]
+    faults += [f"wrong shape: {fault[0]}" for fault in report["mismatched_keys"]]
+    if faults:
+        raise ToolkitError(f"{len(faults)} weights do not fit the config ({', '.join(sorted(faults)[:3])})", where=folder)
+    model.to(device)
+    return model.eval()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+class _PassThrough(nn.Module):
+    """Stands in for a decoder: hands its input embeddings on as the last hidden state."""
+
+    def forward(self, inputs_embeds: Tensor, **_: Any) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+class SplitModel:
+    """A causal LM seen as `hidden` (the decoder) and `head` (everything after it, scaling and capping included).
+
+    The head is the model's own forward with the decoder replaced by a pass-through in a shallow copy, so its parameters
+    are shared with the model and no class is patched.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        """Wrap a transformers causal LM (adapters may be injected); arithmetic is done in `dtype`."""
+        self.model = model
+        self.dtype = dtype
+        self.device: torch.device = next(model.parameters()).device
+        self.decoder: nn.Module = model.get_decoder()
+        names = [name for name, child in model.named_children() if child is self.decoder]
+        if not names:
+            raise ToolkitError(f"{type(model).__name__} keeps its decoder where the toolkit does not look for it")
+        self._head = copy.copy(model)
+        self._head._modules = {**model._modules, names[0]: _PassThrough()}
+        self._check_head()
+
+    def arithmetic(self) -> Any:
+        """Return a context in which matrix products run in the chosen precision; float32 tensors stay masters."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Return (B, T, H) hidden states; sequences packed into a row do not see each other."""
+        tokens = self.to_device(batch.tokens.astype(np.int64))
+        return self.decode(tokens, None if one_segment_per_row(batch) else batch.positions)
+
+    def decode(self, tokens: Tensor, positions: np.ndarray | None = None) -> Tensor:
+        """Run the decoder over (B, T) tokens; `positions` that restart within a row keep its sequences apart.
+
+        Without positions attention is plainly causal, which lets the kernels skip the mask. With them transformers derives
+        the block mask, but only while no mask and no cache are given (`use_cache=False`).
+        """
+        position_ids = None if positions is None else self.to_device(positions.astype(np.int64))
+        return self.decoder(input_ids=tokens, position_ids=position_ids, use_cache=False).last_hidden_state
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return (n, V) logits for (n, H) hidden states, in the dtype the model computes them in."""
+        return self._head(inputs_embeds=hidden.unsqueeze(0), use_cache=False).logits[0]
+
+    def to_device(self, array: np.ndarray) -> Tensor:
+        """Copy a NumPy array to the model's device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, non_blocking=True)
+
+    def _check_head(self) -> None:
+        with torch.no_grad(), self.arithmetic():
+            tokens = torch.tensor([[0, 1]], device=self.device)
+            whole = self.model(input_ids=tokens, use_cache=False).logits[0].float()
+            split = self.head(self.decode(tokens)[0]).float()
+        if not torch.allclose(whole, split, atol=1e-4, rtol=1e-4):
+            raise ToolkitError(f"{type(self.model).__name__} does more between decoder and logits than the toolkit can follow")
+
+
+def one_segment_per_row(batch: Batch) -> bool:
+    """Tell whether every row is one sequence, padded on the right or not at all."""
+    changes = (batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]).sum(axis=1)
+    return bool(np.all((changes == 0) | ((changes == 1) & (batch.segment_ids[:, -1] == 0))))
+
+
+def stored(name: str, tensor: Tensor) -> StoredTensor:
+    """Copy a tensor to the host under `name`; bfloat16 leaves as raw uint16 bits."""
+    tensor = tensor.detach().cpu().contiguous()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.dtype == torch.bfloat16:
+        return StoredTensor(name, dtype, tensor.view(torch.uint16).numpy().copy())
+    return StoredTensor(name, dtype, tensor.numpy().copy())
+
+
+def from_stored(tensor: StoredTensor) -> Tensor:
+    """Return a host tensor with the stored values (a copy: files may be mapped read-only)."""
+    array = np.array(tensor.array, copy=True)
+    if tensor.dtype == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch (or the allocator under it) ran out of memory; each device says it in its own words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def memory_errors(device: torch.device, hint: str) -> Iterator[None]:
+    """Turn running out of memory into a `JobFailed` that says which setting to change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise JobFailed(f"out of memory on {device.type}", hint=hint) from error
