@@ -37,7 +37,7 @@ def isolated_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def build_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function `build(**fields of TinyModel) -> folder`; equal arguments share one folder, so do not write to it."""
+    """Return `build(**fields of TinyModel) -> folder`; equal arguments share one folder, so do not write to it."""
     from tests.tiny_models import TinyModel, build
 
     built: dict[TinyModel, Path] = {}
@@ -59,7 +59,7 @@ def tiny_qwen2(build_tiny_model: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llama(build_tiny_model: Callable[..., Path]) -> Path:
-    """A Llama-3-shaped folder: 2 layers, hidden 64, untied embeddings, float32, sharded safetensors, two stop tokens."""
+    """A Llama-3-shaped folder: 2 layers, hidden 64, untied embeddings, float32, sharded, two stop tokens."""
     return build_tiny_model(family="llama", tied=False, max_shard_size="200KB")
 
 

@@ -1,4 +1,4 @@
-"""Model folders that the toolkit did not write: built with transformers, random weights, a tokenizer trained on the spot.
+"""Model folders that the toolkit did not write: transformers, random weights, a tokenizer trained on the spot.
 
 They have the traits of the real ones that break exporters: grouped-query attention, embeddings padded beyond the
 tokenizer's size (Qwen2), several stop tokens (Llama 3), tied and untied heads, sharded safetensors, the published
@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 Family = Literal["qwen2", "llama"]
 
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-LLAMA3_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Qwen2 cuts numbers into single digits, Llama 3 into groups of three; the rest of the two patterns is the same.
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+QWEN2_PATTERN = _WORDS + r"|\p{N}" + _REST
+LLAMA3_PATTERN = _WORDS + r"|\p{N}{1,3}" + _REST
 
 QWEN2_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LLAMA3_SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
@@ -39,7 +40,8 @@ QWEN2_TEMPLATE = (
 LLAMA3_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
-    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{{- message['content'] | trim + '<|eot_id|>' }}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
 )
@@ -88,7 +90,7 @@ def build(folder: Path, model: TinyModel) -> Path:
 
 
 def write_tokenizer(folder: Path, family: Family, vocab_size: int = 384) -> dict[str, int]:
-    """Train a byte-level BPE tokenizer and write tokenizer.json, tokenizer_config.json; return the special tokens' ids."""
+    """Train a byte-level BPE tokenizer, write its two files, return the special tokens' ids."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     qwen2 = family == "qwen2"

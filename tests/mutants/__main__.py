@@ -11,10 +11,10 @@ Every `tests/mutants/<part>.toml` lists faults:
     replace = "weights[start - 1:end - 1] = 1.0"
     test = "tests/datasets/test_chat.py::test_only_assistant_turns_are_trained"   # or a list: one of them must fail
 
-The working tree is copied to temporary folders, so a fault never touches the sources. The named tests must pass without a
-fault first. A fault counts as caught when pytest runs its tests and one fails (exit code 1); a collection error or a
-time-out does not count, since it proves nothing about the test. Exit code 1 when a fault survives, when its `find` no longer
-matches, or when a named test fails by itself.
+The working tree is copied to temporary folders, so a fault never touches the sources. The named tests must pass without
+a fault first. A fault counts as caught when pytest runs its tests and one fails (exit code 1); a collection error or a
+time-out does not count, since it proves nothing about the test. Exit code 1 when a fault survives, when its `find` no
+longer matches, or when a named test fails by itself.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Verdict:
 
 
 def read_mutants(folder: Path, only: str | None = None) -> list[Mutant]:
-    """Read all faults, in the order of the files. Raises SystemExit naming entries that are incomplete or unknown parts."""
+    """Read all faults, in the order of the files. Raises SystemExit for incomplete entries and unknown parts."""
     mutants: list[Mutant] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.toml")):
