@@ -39,8 +39,8 @@ def collate(examples: Sequence[TokenizedExample], pad_id: int) -> Batch:
 class TrainingData:
     """The micro-batches of every update, for as many epochs as are asked for.
 
-    An epoch shows every example once. Its last update may have fewer micro-batches, and one micro-batch fewer rows; they
-    are trained like the others (the loss is weighted by tokens, so their size does not distort it).
+    An epoch shows every example once. Its last update may have fewer micro-batches, and one micro-batch fewer rows;
+    they are trained like the others (the loss is weighted by tokens, so their size does not distort it).
     """
 
     def __init__(

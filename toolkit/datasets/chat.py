@@ -58,8 +58,8 @@ class TokenizedSet:
 def tokenize_examples(examples: Sequence[Example], tokenizer: Tokenizer, max_seq_tokens: int) -> TokenizedSet:
     """Render, tokenise and weigh examples.
 
-    The ids are those of the whole rendered conversation encoded at once, as a server encodes it. Where the template puts
-    nothing behind the assistant's last turn, the end-of-text token is appended and trained.
+    The ids are those of the whole rendered conversation encoded at once, as a server encodes it. Where the template
+    puts nothing behind the assistant's last turn, the end-of-text token is appended and trained.
 
     Args:
         examples: conversations.
@@ -67,8 +67,8 @@ def tokenize_examples(examples: Sequence[Example], tokenizer: Tokenizer, max_seq
         max_seq_tokens: longer examples lose their end.
 
     Raises:
-        ToolkitError: conversations that the template refuses or in which nothing can be learnt (each with file and line,
-            gathered), or a limit so low that no example keeps a trained token.
+        ToolkitError: conversations that the template refuses or in which nothing can be learnt (each with file and
+            line, gathered), or a limit so low that no example keeps a trained token.
     """
     problems: list[Problem] = []
     dropped: list[Problem] = []

@@ -1,9 +1,9 @@
 """Chat templates, rendered as transformers renders them, without transformers.
 
 A template is Jinja2 code that comes with a model, so it runs in Jinja's immutable sandbox, with the environment that
-transformers documents (https://huggingface.co/docs/transformers/chat_templating): `trim_blocks`, `lstrip_blocks`, loop
-controls, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, and `{% generation %}` blocks (which only mark
-text). `tests/datasets/test_tokenizer.py` compares with transformers.
+transformers documents (https://huggingface.co/docs/transformers/chat_templating): `trim_blocks`, `lstrip_blocks`,
+loop controls, `tojson` without HTML escapes, `raise_exception`, `strftime_now`, and `{% generation %}` blocks (which
+only mark text). `tests/datasets/test_tokenizer.py` compares with transformers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ FALLBACK_TEMPLATE = (
 """For base models that bring no template: plain headings that need no special token but the model's own end of text."""
 
 CHATML_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 """ChatML, one of the templates that llama.cpp recognises; tokenizers trained here get it."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.datasets.chat import TokenizedExample
 from toolkit.datasets.lines import read_values, text_lines
@@ -19,7 +20,7 @@ Document = Mapping[str, Any]
 """`{"text": str}` or `{"messages": [{"role", "content"}, …]}`, as in a .jsonl file."""
 
 PIECE_CHARACTERS = 4000
-"""A .txt file is cut at an empty line once a piece is this long, so that a single long file still has documents to hold out."""
+"""A .txt file is cut at an empty line once a piece is this long: a single long file still has documents to hold out."""
 
 SEPARATOR = "<|endoftext|>"
 _SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".json")
@@ -42,7 +43,8 @@ def read_corpus(path: Path | str) -> list[Document]:
     problems: list[Problem] = []
     documents: list[Document] = []
     for file in files:
-        documents.extend(_text_pieces(file, problems) if file.suffix.lower() in (".txt", ".md") else _records(file, problems))
+        read = _text_pieces if file.suffix.lower() in (".txt", ".md") else _records
+        documents.extend(read(file, problems))
     if not documents and not problems:
         problems.append(Problem("the corpus holds no text", str(place)))
     if problems:
@@ -70,8 +72,8 @@ def rows(
 ) -> list[TokenizedExample]:
     """Join documents, shuffled by seed, with the end-of-text token and cut them into rows.
 
-    Every row is one segment with all weights 1; the last row may be shorter (a rest of one token is left out). Documents with
-    `messages` are rendered through the chat template.
+    Every row is one segment with all weights 1; the last row may be shorter (a rest of one token is left out).
+    Documents with `messages` are rendered through the chat template.
 
     Args:
         documents: as `read_corpus` or a generator gives them.
@@ -86,10 +88,10 @@ def rows(
     end = tokenizer.eos_id if end is None else end
     texts = [_as_text(document, tokenizer, index) for index, document in enumerate(documents)]
     order = permutation(len(texts), seed, _ORDER)
-    pieces = []
+    pieces: list[NDArray[np.int32]] = []
     for start in range(0, len(texts), _CHUNK):
-        for encoding in tokenizer.encode_batch([texts[i] for i in order[start : start + _CHUNK]]):
-            pieces.append(np.asarray([*encoding.ids, end], dtype=np.int32))
+        encodings = tokenizer.encode_batch([texts[i] for i in order[start : start + _CHUNK]])
+        pieces.extend(np.asarray([*encoding.ids, end], dtype=np.int32) for encoding in encodings)
     stream = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     cut = [stream[start : start + row_tokens] for start in range(0, len(stream), row_tokens)]
     found = [TokenizedExample(row, np.ones(len(row), dtype=np.float32)) for row in cut if len(row) > 1]

@@ -1,4 +1,4 @@
-"""Where examples come from: a file, a folder with train/valid/test files, or the bundled starter set; and how they are split."""
+"""Where examples come from (a file, a folder with train/valid/test files, the bundled set) and how they are split."""
 
 from __future__ import annotations
 
@@ -97,8 +97,9 @@ def hold_out(examples: Sequence[Example], fraction: float, seed: int) -> tuple[l
         # Without a key an example is its own group; the prefix keeps an index from meeting a key that looks like it.
         groups.setdefault(f"#{index}" if example.key is None else f"key:{example.key}", []).append(index)
     if len(groups) < 2:
+        why = "there is one example" if len(examples) == 1 else "all examples share one key"
         raise ToolkitError(
-            "nothing can be held out: " + ("there is one example" if len(examples) == 1 else "all examples share one key"),
+            f"nothing can be held out: {why}",
             where="data.validation",
             hint="Name a validation file: --set data.validation=FILE (or 0 to train without one)",
         )
@@ -143,7 +144,8 @@ def _find_files(data: DataConfig) -> dict[str, Path]:
     if isinstance(data.validation, str):
         validation = Path(data.validation).expanduser()
         if not validation.exists():
-            raise ToolkitError("no such file", where=f"data.validation: {data.validation}", hint=_near_paths(validation))
+            place = f"data.validation: {data.validation}"
+            raise ToolkitError("no such file", where=place, hint=_near_paths(validation))
         files["validation"] = validation
     for path in files.values():
         check_data_file(path)

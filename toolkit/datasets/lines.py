@@ -1,4 +1,4 @@
-"""JSON values out of .jsonl and .json files, one at a time, each with its place; every fault is a `Problem`, none a traceback."""
+"""JSON values out of .jsonl and .json files, one by one, each with its place; a fault is a `Problem`, no traceback."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def _list_items(path: Path, problems: list[Problem]) -> Iterator[tuple[str, obje
         problems.append(Problem(f"invalid JSON: {error}", str(path)))
         return
     if not isinstance(values, list):
-        problems.append(Problem("a .json file must hold a list of examples", str(path), "Or use one object a line (.jsonl)"))
+        hint = "Or use one object a line (.jsonl)"
+        problems.append(Problem("a .json file must hold a list of examples", str(path), hint))
         return
     for number, value in enumerate(values, start=1):
         yield f"{path}:item {number}", value

@@ -14,7 +14,7 @@ _LISTED_LINES = 10
 
 
 def condense(problems: Sequence[Problem]) -> list[Problem]:
-    """Fold a complaint that comes often into one line; return at most `SHOWN_PROBLEMS` lines and one that counts the rest."""
+    """Fold a complaint that comes often into one line; after `SHOWN_PROBLEMS` lines, count the rest."""
     alike: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         alike.setdefault((problem.what, problem.hint), []).append(problem)

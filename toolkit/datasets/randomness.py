@@ -1,7 +1,7 @@
 """Permutations that depend on their seeds alone.
 
-`numpy.random.Generator.permutation` may give another order in another NumPy; the raw 64-bit stream of a bit generator and
-`SeedSequence` are covered by NumPy's compatibility promise (NEP 19), so orders are made from those.
+`numpy.random.Generator.permutation` may give another order in another NumPy; the raw 64-bit stream of a bit generator
+and `SeedSequence` are covered by NumPy's compatibility promise (NEP 19), so orders are made from those.
 """
 
 from __future__ import annotations

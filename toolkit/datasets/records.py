@@ -1,7 +1,7 @@
 """One JSON object → one `Example`, by its own fields or by the mapping in the config.
 
-Shapes told apart by their fields: chat (`messages`), instruction (`instruction`, `input`, `output`) and completion (`prompt`,
-`completion`). Anything else needs a mapping, and the refusal proposes one from the fields that it found.
+Shapes told apart by their fields: chat (`messages`), instruction (`instruction`, `input`, `output`) and completion
+(`prompt`, `completion`). Anything else needs a mapping, and the refusal proposes one from the fields that it found.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from toolkit.errors import Problem, ToolkitError
 
 # Field names in the order of preference, by the part that they play in datasets found in the wild.
 _PROMPT_NAMES = ("prompt", "instruction", "question", "query", "problem", "user", "human", "task", "title", "text")
-_COMPLETION_NAMES = (
-    "completion output answer response solution target assistant reply gold label summary chosen".split()
-)  # fmt: skip
+_COMPLETION_NAMES = ("completion", "output", "answer", "response", "solution", "target", "assistant", "reply", "label")
 _INPUT_NAMES = ("input", "context", "passage", "document", "background", "body")
 
 _NOT_YET = {
@@ -193,7 +191,7 @@ def suggest_mapping(record: Mapping[str, Any]) -> dict[str, str] | None:
     return {**mapping, "data.completion": completion}
 
 
-def _pick(paths: list[str], names: tuple[str, ...] | list[str]) -> str | None:
+def _pick(paths: list[str], names: tuple[str, ...]) -> str | None:
     """Return the path whose last part stands first among `names`; list indices at the end are looked through."""
     best: tuple[int, int, str] | None = None
     for position, path in enumerate(paths):

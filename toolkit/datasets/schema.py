@@ -37,7 +37,7 @@ class Example:
 
     @property
     def key(self) -> str | None:
-        """The semantic key (operands, term and phrasing, …): examples that share it never stand on two sides of a split."""
+        """The semantic key (operands, term and phrasing, …): examples that share it stand on one side of a split."""
         key = self.metadata.get("key")
         return None if key is None else str(key)
 

@@ -1,4 +1,4 @@
-"""A model folder's tokenizer and chat template, by way of `tokenizers` and Jinja2 (transformers would import torch: 1.7 s)."""
+"""A model folder's tokenizer and chat template, by `tokenizers` and Jinja2 (AutoTokenizer imports torch: 1.7 s)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Tokenizer:
         bos_id, eos_id, pad_id: ids; there may be no `bos_id`; without a padding token `pad_id` is `eos_id`
         stop_ids: every id that ends a turn: the end-of-text ids of tokenizer_config.json, config.json and
             generation_config.json, and the token that the template puts after an assistant turn
-        turn_end: what the template writes after an assistant turn, up to and including its special token; when it writes
-            no special token, the plain text that it closes with (often nothing)
+        turn_end: what the template writes after an assistant turn, up to and including its special token; when it
+            writes no special token, the plain text that it closes with (often nothing)
         turn_end_id: id of that special token, or None
         writes_generation_prompt: whether `add_generation_prompt` makes a difference to the template
         vocab_size: entries, added tokens included (a model's embedding may have more rows)
@@ -151,7 +151,7 @@ class Tokenizer:
         return self._template.render(messages, add_generation_prompt=add_generation_prompt)
 
     def encode_chat(self, messages: Sequence[Message | Mapping[str, Any]], add_generation_prompt: bool) -> list[int]:
-        """Return the ids of a rendered conversation. A beginning-of-text token is there once if the template writes it."""
+        """Return the ids of a rendered conversation; nothing is added to what the template writes."""
         return self.encode(self.render(messages, add_generation_prompt=add_generation_prompt), parse_special=True)
 
     # ---- set-up
@@ -212,8 +212,8 @@ class TokenStream:
         """Start an empty stream."""
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        # `_ids[:_shown]` has been returned as text. It is decoded again with what follows, because some decoders treat the
-        # first token of a text differently (Metaspace drops its space).
+        # `_ids[:_shown]` has been returned as text. It is decoded again with what follows, because some decoders treat
+        # the first token of a text differently (Metaspace drops its space).
         self._ids: list[int] = []
         self._shown = 0
 

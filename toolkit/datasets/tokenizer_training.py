@@ -1,7 +1,7 @@
-"""Train a byte-level BPE tokenizer with Qwen2's pre-tokenizer and write it so that transformers and llama.cpp read it alike.
+"""Train a byte-level BPE tokenizer with Qwen2's pre-tokenizer, in files that transformers and llama.cpp read alike.
 
-Byte-level BPE: Radford et al. 2019 (GPT-2). The pre-tokenizer expression, the NFC normaliser and the special tokens are those
-of Qwen2 (https://huggingface.co/Qwen/Qwen2-0.5B), which llama.cpp knows as `qwen2`.
+Byte-level BPE: Radford et al. 2019 (GPT-2). The pre-tokenizer expression, the NFC normaliser and the special tokens are
+those of Qwen2 (https://huggingface.co/Qwen/Qwen2-0.5B), which llama.cpp knows as `qwen2`.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path | str, *
 
 
 def _write(engine: Engine, folder: Path, context: int) -> Tokenizer:
-    special = {"content": None, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    plain = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
     settings = {
         "add_bos_token": False,
         "add_prefix_space": False,
         "added_tokens_decoder": {
-            str(engine.token_to_id(token)): {**special, "content": token} for token in SPECIAL_TOKENS
+            str(engine.token_to_id(token)): {"content": token, **plain, "special": True} for token in SPECIAL_TOKENS
         },
         "additional_special_tokens": [TURN_START, TURN_END],
         "bos_token": None,

@@ -1,15 +1,15 @@
-"""Where the assistant's words stand in a rendered conversation, for whatever chat template the model brings.
+r"""Where the assistant's words stand in a rendered conversation, for whatever chat template the model brings.
 
 Trained is what the model itself must write at its turn: the content and what ends the turn. The header before it
-(`<|im_start|>assistant\\n`) is given by the generation prompt, so it is not trained, nor is a line end after the turn.
+(`<|im_start|>assistant\n`) is given by the generation prompt, so it is not trained, nor is a line end after the turn.
 
-Templates insert system prompts, trim, drop earlier reasoning, move the system prompt to the last user turn. So the places
-are not computed but found, and proved:
+Templates insert system prompts, trim, drop earlier reasoning, move the system prompt to the last user turn. So the
+places are not computed but found, and proved:
 
-1. Render once more with every assistant content replaced by a marker. What stands around the markers must be exactly what
-   stands around the contents in the real text: then the contents' places are known.
-2. Where that fails (the template treats some contents specially), a turn begins where the text rendered up to it, with the
-   generation prompt, ends, provided that this is a prefix of the whole; it ends at the next end-of-turn token.
+1. Render once more with every assistant content replaced by a marker. What stands around the markers must be exactly
+   what stands around the contents in the real text: then the contents' places are known.
+2. Where that fails (the template treats some contents specially), a turn begins where the text rendered up to it, with
+   the generation prompt, ends, provided that this is a prefix of the whole; it ends at the next end-of-turn token.
 3. Where both fail the conversation is refused: training on a guess would be silent damage.
 """
 
@@ -29,7 +29,7 @@ class RenderedChat:
 
     text:  what is tokenised
     spans: (start, end) in characters of what is trained, in order, end-of-turn text included
-    append_end: the template puts nothing after the last turn that could end it, so the end-of-text token must follow `text`
+    append_end: the template puts nothing after the last turn that could end it: the end-of-text token must follow
     """
 
     text: str
@@ -86,9 +86,7 @@ def _find_by_markers(
         return None
     spans, place = [], len(around[0])
     for index, after in zip(turns, around[1:], strict=True):
-        written = next(
-            (w for w in _as_written(messages[index].content) if text.startswith(w + after, place)), None
-        )
+        written = next((w for w in _as_written(messages[index].content) if text.startswith(w + after, place)), None)
         if written is None:
             return None
         spans.append((place, place + len(written)))
@@ -106,7 +104,7 @@ def _as_written(content: str) -> list[str]:
 
 
 def _start(text: str, messages: Sequence[Message], index: int, content_start: int, tokenizer: Tokenizer) -> int:
-    """Return where the model begins to write: behind the generation prompt when that can be proved, else at the content."""
+    """Return where the model begins to write: behind the generation prompt where that can be proved."""
     prompt = _prompt(messages[:index], tokenizer)
     if prompt is not None and text.startswith(prompt) and len(prompt) <= content_start:
         gap = text[len(prompt) : content_start]
@@ -138,7 +136,8 @@ def _find_by_prompts(
             return None
         end = text.find(end_token, len(prompt))
         written = text[len(prompt) : end].strip()
-        if end < 0 or not any(form.strip() and written.endswith(form.strip()) for form in _as_written(messages[index].content)):
+        forms = (form.strip() for form in _as_written(messages[index].content))
+        if end < 0 or not any(form and written.endswith(form) for form in forms):
             return None
         spans.append((len(prompt), end + len(end_token)))
     return spans
