@@ -1,0 +1,156 @@
+"""The tokenizer as GGUF stores it: tokens with types, merges, pre-tokenizer, special ids, chat template.
+
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer. Byte-level BPE only (`tokenizer.ggml.model` = gpt2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import tokenizers
+
+from toolkit.datasets.chat_template import FALLBACK_TEMPLATE
+from toolkit.datasets.tokenizer import Tokenizer
+from toolkit.errors import Problem, ToolkitError
+from toolkit.quantize.pre_tokenizer import recognise
+
+# GGUF has room for three ids that end generation: end of sequence, of turn, of message.
+_MAX_STOP_IDS = 3
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a GGUF file says about its tokenizer.
+
+    tokens:        one text for each row of the embedding, bytes spelled as characters (added tokens: as they are)
+    types:         gguf.TokenType for each
+    merges:        "left right", in order of rank
+    stop_ids:      ids that end generation, the first being the end of sequence
+    bos_id:        beginning of sequence; the end of sequence where the tokenizer has none (llama.cpp would assume id 11)
+    nfc:           whether the trained tokenizer normalises its input (llama.cpp does not)
+    """
+
+    tokens: tuple[str, ...]
+    types: tuple[int, ...]
+    merges: tuple[str, ...]
+    pre_tokenizer: str
+    stop_ids: tuple[int, ...]
+    bos_id: int
+    pad_id: int
+    adds_bos: bool
+    adds_eos: bool
+    chat_template: str | None
+    nfc: bool
+
+    def write(self, writer: gguf.GGUFWriter) -> None:
+        """Add the `tokenizer.` keys to a file."""
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(self.pre_tokenizer)
+        writer.add_token_list(list(self.tokens))
+        writer.add_token_types(list(self.types))
+        writer.add_token_merges(list(self.merges))
+        writer.add_bos_token_id(self.bos_id)
+        writer.add_eos_token_id(self.stop_ids[0])
+        if len(self.stop_ids) > 1:
+            writer.add_eot_token_id(self.stop_ids[1])
+        if len(self.stop_ids) > 2:
+            writer.add_eom_token_id(self.stop_ids[2])
+        writer.add_pad_token_id(self.pad_id)
+        writer.add_add_bos_token(self.adds_bos)
+        writer.add_add_eos_token(self.adds_eos)
+        if self.chat_template is not None:
+            writer.add_chat_template(self.chat_template)
+
+
+def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary:
+    """Translate a model folder's tokenizer; `rows` is the height of the embedding.
+
+    Raises ToolkitError gathering what GGUF or llama.cpp cannot express.
+    """
+    path = folder / "tokenizer.json"
+    definition = json.loads(path.read_text("utf-8"))
+    problems = _problems(definition, path)
+    if problems:
+        raise ToolkitError.gather(problems)
+    engine = tokenizers.Tokenizer.from_file(str(path))
+    pre_tokenizer = recognise(engine, definition, path)
+    tokens, types = _tokens(definition, rows, path)
+    bare = engine.encode("a", add_special_tokens=False).ids
+    marked = engine.encode("a", add_special_tokens=True).ids
+    # The last of the ids that end generation must be among the three; llama.cpp knows further ones by their text.
+    return Vocabulary(
+        tokens=tokens,
+        types=types,
+        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in definition["model"]["merges"]),
+        pre_tokenizer=pre_tokenizer,
+        stop_ids=_stop_ids(tokenizer),
+        bos_id=tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,
+        pad_id=tokenizer.pad_id,
+        adds_bos=marked != bare and marked[0] == tokenizer.bos_id,
+        adds_eos=marked != bare and marked[-1] == tokenizer.eos_id,
+        chat_template=_chat_template(tokenizer),
+        nfc=_normaliser(definition) == "NFC",
+    )
+
+
+def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Choose the ids to write: the end of sequence, the end of a turn, then what else there is room for."""
+    ordered = [tokenizer.eos_id, tokenizer.turn_end_id, *tokenizer.stop_ids]
+    return tuple(dict.fromkeys(token for token in ordered if token is not None))[:_MAX_STOP_IDS]
+
+
+def _chat_template(tokenizer: Tokenizer) -> str | None:
+    """Return the template that the model was trained with."""
+    if tokenizer.chat_template == FALLBACK_TEMPLATE and not tokenizer.render([], add_generation_prompt=False):
+        # The fallback asks for a beginning of text that this tokenizer does not use; in a GGUF file it would be defined.
+        return FALLBACK_TEMPLATE.removeprefix("{{ bos_token }}")
+    return tokenizer.chat_template
+
+
+def _problems(definition: Mapping[str, Any], path: Path) -> list[Problem]:
+    model = definition.get("model") or {}
+    found = []
+    kind = model.get("type", "unknown")
+    if kind != "BPE":
+        found.append(Problem(f"tokenizer model {kind} cannot be exported", str(path), "Supported: byte-level BPE"))
+    elif model.get("byte_fallback") or "ByteLevel" not in json.dumps(definition.get("pre_tokenizer")):
+        hint = "Supported: byte-level BPE"
+        found.append(Problem("a BPE tokenizer that does not work on bytes cannot be exported", str(path), hint))
+    normaliser = _normaliser(definition)
+    if normaliser not in (None, "NFC"):
+        found.append(Problem(f"normaliser {normaliser} cannot be exported", str(path), "Supported: none, NFC"))
+    for token in definition.get("added_tokens") or []:
+        if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
+            found.append(Problem(f"the added token {token['content']!r} strips its surroundings: cannot be exported", str(path)))
+    return found
+
+
+def _normaliser(definition: Mapping[str, Any]) -> str | None:
+    normaliser = definition.get("normalizer")
+    if normaliser is None:
+        return None
+    if normaliser.get("type") == "Sequence":
+        parts = [part.get("type") for part in normaliser.get("normalizers", [])]
+        return None if not parts else parts[0] if len(parts) == 1 else f"Sequence({', '.join(parts)})"
+    return normaliser.get("type")
+
+
+def _tokens(definition: Mapping[str, Any], rows: int, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """List tokens and types by id; ids that no token has (the embedding is often padded) become unused fillers."""
+    texts: dict[int, str] = {index: text for text, index in definition["model"]["vocab"].items()}
+    types: dict[int, int] = dict.fromkeys(texts, gguf.TokenType.NORMAL)
+    for token in definition.get("added_tokens") or []:
+        texts[token["id"]] = token["content"]
+        types[token["id"]] = gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED
+    beyond = [index for index in texts if index >= rows]
+    if beyond:
+        raise ToolkitError(
+            f"holds {len(beyond)} tokens beyond the {rows} rows of the model's embedding (up to id {max(beyond)})", where=path
+        )
+    listed = tuple(texts.get(index, f"[PAD{index}]") for index in range(rows))
+    return listed, tuple(int(types.get(index, gguf.TokenType.UNUSED)) for index in range(rows))
