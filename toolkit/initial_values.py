@@ -32,7 +32,7 @@ def draw_normal(seed: int, name: str, shape: Sequence[int], std: float) -> NDArr
 def draw_kaiming_uniform(seed: int, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
     """Return float32 values of `shape` = (out, in), uniform within ±1/√in.
 
-    That is `torch.nn.init.kaiming_uniform_` with a = √5, which PEFT draws a LoRA's A matrix from (its B starts at zero).
+    That is `torch.nn.init.kaiming_uniform_` with a = √5, from which PEFT draws a LoRA's A (its B starts at zero).
     """
     bound = 1.0 / math.sqrt(shape[1])
     values = _generator(seed, name).random(tuple(shape), dtype=np.float32)

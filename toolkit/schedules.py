@@ -12,7 +12,7 @@ from toolkit.config import TrainConfig
 
 
 def warmup_steps(total_steps: int, train: TrainConfig) -> int:
-    """Return the number of warmup updates: a fraction of all (rounded up) when `train.warmup` is below 1, else a count."""
+    """Return the number of warmup updates: a fraction of all (rounded up) when below 1, else a count."""
     steps = math.ceil(total_steps * train.warmup) if train.warmup < 1 else int(train.warmup)
     return min(steps, total_steps)
 

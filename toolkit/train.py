@@ -1,7 +1,8 @@
 """The only training loop: order of events, evaluation, checkpoints, stop and resume. It knows no framework.
 
-Steps count optimizer updates, from 1. Update k uses `data.update(k - 1)`, the learning rate `learning_rate(k)` and dropout drawn
-from (seed, k − 1), all pure functions: a run that starts at `start_update` with a restored trainer goes on as if never stopped.
+Steps count optimizer updates, from 1. Update k uses `data.update(k - 1)`, the learning rate `learning_rate(k)` and
+dropout drawn from (seed, k − 1), all pure functions: a run that starts at `start_update` with a restored trainer goes on
+as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ MAX_SKIPPED_IN_A_ROW = 5
 """Updates whose gradient is not finite are skipped; so many on end mean that the run is lost."""
 
 
+Reason = Literal["periodic", "best", "final", "interrupted"]
+
+
 @dataclass(frozen=True)
 class Best:
     """The lowest validation loss measured so far (nats per unit of weight) and the step it was measured at."""
@@ -41,7 +45,7 @@ class CheckpointRequest:
     """
 
     step: int
-    reason: Literal["periodic", "best", "final", "interrupted"]
+    reason: Reason
     val_loss: float | None
     is_best: bool
     best: Best | None
@@ -145,9 +149,9 @@ def train(
 ) -> Iterator[Event]:
     """Train from `start_update` to `total_steps` updates and report every event as it happens.
 
-    Evaluates before the first update, every `eval_every` steps and at the end. Saves every `save_every` steps, when an evaluation
-    is the best so far, at the end, and when `should_stop` says so (asked after every update). The untrained model is never
-    the best. On resume hand in the checkpoint's `best`.
+    Evaluates before the first update, every `eval_every` steps and at the end. Saves every `save_every` steps, when an
+    evaluation is the best so far, at the end, and when `should_stop` says so (asked after every update). The untrained
+    model is never the best. On resume hand in the checkpoint's `best`.
 
     Raises:
         ToolkitError: an update has nothing to learn.
@@ -197,7 +201,9 @@ class _Loop:
         micro_batches = self.data.update(step - 1)
         normaliser = sum(batch.trained_weight for batch in micro_batches)
         if normaliser <= 0:
-            raise ToolkitError(f"nothing to learn in step {step}", hint="every example needs an answer within data.max_seq_tokens")
+            raise ToolkitError(
+                f"nothing to learn in step {step}", hint="every example needs an answer within data.max_seq_tokens"
+            )
         rate = learning_rate(step, self.total_steps, self.config)
         result = self.trainer.train_step(micro_batches, rate, normaliser, derive_seed(self.config.seed, step - 1))
         self.pending.add(result, micro_batches)
@@ -242,16 +248,20 @@ class _Loop:
             self.best = Best(step, loss)
         return EvaluationEvent(step, loss, tokens, time.perf_counter() - began, is_best)
 
-    def _request(self, step: int, evaluation: EvaluationEvent | None, last: bool, stop: bool) -> CheckpointRequest | None:
+    def _request(
+        self, step: int, evaluation: EvaluationEvent | None, last: bool, stop: bool
+    ) -> CheckpointRequest | None:
         is_best = evaluation is not None and evaluation.is_best
-        reasons: dict[Literal["final", "interrupted", "periodic", "best"], bool] = {
-            "final": last,
-            "interrupted": stop,
-            "periodic": step % self.save_every == 0,
-            "best": is_best,
-        }
-        reason = next((name for name, holds in reasons.items() if holds), None)
-        if reason is None:
+        reason: Reason
+        if last:
+            reason = "final"
+        elif stop:
+            reason = "interrupted"
+        elif step % self.save_every == 0:
+            reason = "periodic"
+        elif is_best:
+            reason = "best"
+        else:
             return None
         return CheckpointRequest(step, reason, evaluation.val_loss if evaluation else None, is_best, self.best)
 
@@ -262,7 +272,7 @@ class _Loop:
 
 
 def validation_loss(scorer: Scorer, batches: Sequence[Batch]) -> tuple[float, int]:
-    """Return (nats per unit of weight over all batches, positions predicted): a ratio of sums, never a mean of means."""
+    """Return (nats per unit of weight over all batches, positions predicted): a ratio of sums."""
     loss_sum = weight_sum = 0.0
     for batch in batches:
         loss, weight = scorer.evaluate(batch)

@@ -29,7 +29,9 @@ def linear_layer_names(model: Any) -> list[str]:
 
     names = set()
     for blocks in (module for module in model.get_decoder().children() if isinstance(module, nn.ModuleList)):
-        names |= {name.rpartition(".")[2] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+        names |= {
+            name.rpartition(".")[2] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear | Conv1D)
+        }
     return sorted(names)
 
 
@@ -86,7 +88,7 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
     """Load an adapter folder in PEFT's format onto `model`.
 
     Raises:
-        ToolkitError: the folder is not a LoRA adapter, or its tensors do not fit the model one to one (PEFT only warns).
+        ToolkitError: the folder is not a LoRA adapter, or its tensors do not fit the model (PEFT only warns).
     """
     import peft
     from safetensors import safe_open

@@ -43,8 +43,8 @@ class _Group:
 def generate(split: SplitModel, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Iterator[GeneratedToken]:
     """Continue every prompt and stream the tokens; rows of like length run together.
 
-    A row ends with `stop` at a stop token (not yielded) or with `length` at `max_new_tokens` or the model's context. What is
-    sampled for a row depends on (seed, row) and its prompt, not on the rows that run beside it.
+    A row ends with `stop` at a stop token (not yielded) or with `length` at `max_new_tokens` or the model's context.
+    What is sampled for a row depends on (seed, row) and its prompt, not on the rows that run beside it.
 
     Raises:
         ToolkitError: a prompt is empty or fills the model's context.
@@ -148,8 +148,8 @@ def _next_logits(split: SplitModel, group: _Group) -> Tensor:
 def pick(logits: Tensor, sampling: Sampling, uniform: np.ndarray | None) -> Tensor:
     """Choose a token per row: the likeliest, or by inverting the cumulative distribution at `uniform` (B,) in [0, 1).
 
-    The filters apply in the usual order: temperature, top-k, top-p (Holtzman et al. 2020, arXiv:1904.09751), which keeps the
-    fewest tokens that hold probability `top_p` and always the first.
+    The filters apply in the usual order: temperature, top-k, top-p (Holtzman et al. 2020, arXiv:1904.09751), which keeps
+    the fewest tokens that hold probability `top_p` and always the first.
     """
     if uniform is None:
         return logits.argmax(dim=-1)

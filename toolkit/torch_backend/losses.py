@@ -96,7 +96,7 @@ def evaluate_nll(split: SplitModel, batch: Batch) -> tuple[float, float]:
 
 @torch.no_grad()
 def token_logprobs(split: SplitModel, batch: Batch) -> np.ndarray:
-    """Return (B, T) float32 log-probabilities of each token given its segment so far; 0 at segment starts and padding."""
+    """Return (B, T) float32 log-probabilities of each token given its segment so far; 0 at starts and padding."""
     same = (batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]) & (batch.segment_ids[:, 1:] != 0)
     rows, before = np.nonzero(same)
     result = np.zeros(batch.tokens.shape, np.float32)

@@ -70,9 +70,10 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
     if not (folder / "config.json").is_file():
         raise ToolkitError("no config.json: not a model folder", where=folder)
     try:
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=storage, local_files_only=True, attn_implementation="sdpa", output_loading_info=True
         )
+        model, report = loaded
     except MemoryError:
         raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, RuntimeError, …
@@ -82,9 +83,19 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
     faults = [f"missing: {name}" for name in report["missing_keys"]]
     faults += [f"wrong shape: {fault[0]}" for fault in report["mismatched_keys"]]
     if faults:
-        raise ToolkitError(f"{len(faults)} weights do not fit the config ({', '.join(sorted(faults)[:3])})", where=folder)
+        raise ToolkitError(
+            f"{len(faults)} weights do not fit the config ({', '.join(sorted(faults)[:3])})", where=folder
+        )
     model.to(device)
     return model.eval()
+
+
+def checkpoint_blocks(model: Any) -> None:
+    """Recompute the blocks' activations in the backward pass, in this instance alone.
+
+    Without re-entry: adapters get their gradients although the inputs are frozen, and recomputing draws the same dropout.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def first_line(error: BaseException) -> str:
@@ -131,8 +142,8 @@ class SplitModel:
     def decode(self, tokens: Tensor, positions: np.ndarray | None = None) -> Tensor:
         """Run the decoder over (B, T) tokens; `positions` that restart within a row keep its sequences apart.
 
-        Without positions attention is plainly causal, which lets the kernels skip the mask. With them transformers derives
-        the block mask, but only while no mask and no cache are given (`use_cache=False`).
+        Without positions attention is plainly causal, which lets the kernels skip the mask. With them transformers
+        derives the block mask, but only while no mask and no cache are given (`use_cache=False`).
         """
         position_ids = None if positions is None else self.to_device(positions.astype(np.int64))
         return self.decoder(input_ids=tokens, position_ids=position_ids, use_cache=False).last_hidden_state
@@ -151,7 +162,9 @@ class SplitModel:
             whole = self.model(input_ids=tokens, use_cache=False).logits[0].float()
             split = self.head(self.decode(tokens)[0]).float()
         if not torch.allclose(whole, split, atol=1e-4, rtol=1e-4):
-            raise ToolkitError(f"{type(self.model).__name__} does more between decoder and logits than the toolkit can follow")
+            raise ToolkitError(
+                f"{type(self.model).__name__} does more between decoder and logits than the toolkit can follow"
+            )
 
 
 def one_segment_per_row(batch: Batch) -> bool:

@@ -52,7 +52,8 @@ class Optimizer:
         norm = nn.utils.clip_grad_norm_(with_gradient, self.spec.max_grad_norm)
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
-        self._adamw.found_inf = (~torch.isfinite(norm)).float()  # the hook that GradScaler uses for fused optimizers
+        # The hook by which GradScaler makes a fused optimizer skip a step without waiting for the device.
+        setattr(self._adamw, "found_inf", (~torch.isfinite(norm)).float())  # noqa: B010
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
         return norm
@@ -96,7 +97,9 @@ def fill(targets: Mapping[str, Tensor], values: Mapping[str, StoredTensor], what
     """
     missing = [] if partly else sorted(set(targets) - set(values))
     problems = [Problem(f"{what} lacks {name}") for name in missing]
-    problems += [Problem(f"{what} has {name}, which this model does not train") for name in sorted(set(values) - set(targets))]
+    problems += [
+        Problem(f"{what} has {name}, which this model does not train") for name in sorted(set(values) - set(targets))
+    ]
     for name in sorted(set(targets) & set(values)):
         have, want = tuple(values[name].array.shape), tuple(targets[name].shape)
         if have != want:

@@ -37,6 +37,7 @@ from toolkit.torch_backend.generate import generate
 from toolkit.torch_backend.model import (
     SplitModel,
     choose_device,
+    checkpoint_blocks,
     choose_dtype,
     devices,
     load_model,
@@ -111,8 +112,7 @@ class TorchBackend:
             elif spec.lora is not None:
                 adapted = adapters.insert_adapters(base, spec.lora, spec.seed)
             if spec.gradient_checkpointing:
-                # Without re-entry: adapters' gradients survive frozen inputs, and recomputing draws the same dropout masks.
-                base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
+                checkpoint_blocks(base)
             return TorchTrainer(base, adapted, dtype, spec)
 
 
@@ -170,7 +170,7 @@ class TorchScorer:
             yield from generate(self.split, prompts, sampling)
 
     def named_weights(self) -> Iterator[StoredTensor]:
-        """Yield the model's tensors under their Hugging Face names, lazily; adapters are not merged, tied weights come once."""
+        """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
         seen: set[int] = set()
         for name, tensor in self.base.state_dict(keep_vars=True).items():
             if ".lora_" in name or id(tensor) in seen:

@@ -1,0 +1,183 @@
+"""Which backend trains here and why; what a user means by a target, and how to open it.
+
+The only module that names all backends. Each is imported where it is needed, so that asking costs nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from toolkit.checkpoints import ADAPTER_CONFIG_NAME
+from toolkit.datasets.tokenizer import Tokenizer
+from toolkit.errors import ToolkitError
+from toolkit.models import find_model, is_adapter
+from toolkit.protocols import Backend, Scorer, ScorerSpec
+from toolkit.runs import find_run, is_run, list_runs
+
+if TYPE_CHECKING:
+    from toolkit.gguf_backend.tokenizer import GgufTokenizer
+
+BACKENDS = ("torch",)
+INSTALL = {"torch": "pip install torch transformers peft"}
+
+TargetKind = Literal["run", "adapter", "model", "gguf"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the user named, as files.
+
+    label:          how to call it in tables
+    model_folder:   the base model (None for a .gguf)
+    adapter_folder: the adapter on top of it, if any
+    gguf_file:      the file, for kind `gguf`
+    run_folder:     the run that it belongs to, if any
+    """
+
+    kind: TargetKind
+    label: str
+    model_folder: Path | None = None
+    adapter_folder: Path | None = None
+    gguf_file: Path | None = None
+    run_folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class OpenTarget:
+    """A model that can be asked, with the tokenizer that it speaks."""
+
+    scorer: Scorer
+    tokenizer: Tokenizer | GgufTokenizer
+    label: str
+
+
+def choose_backend(choice: str, device: str = "auto") -> tuple[Backend, str]:
+    """Return the backend and the line that says why: `torch on cpu: no CUDA device, no Apple GPU`.
+
+    Raises:
+        ToolkitError: the backend is unknown or not installed (the hint installs it), or the device is not here.
+    """
+    if choice == "mlx":
+        raise ToolkitError(
+            "the MLX backend is not part of this version",
+            where="backend",
+            hint="use backend: torch (on Apple silicon it runs on the GPU through MPS)",
+        )
+    if choice not in ("auto", *BACKENDS):
+        near = difflib.get_close_matches(choice, ("auto", *BACKENDS), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose auto or one of: {', '.join(BACKENDS)}"
+        raise ToolkitError(f"unknown backend: {choice}", where="backend", hint=hint)
+    backend = _open_torch()
+    chosen = backend.describe(device).device
+    return backend, f"{backend.name} on {chosen}: {_reason(chosen, device, backend.devices())}"
+
+
+def _open_torch() -> Backend:
+    try:
+        from toolkit.torch_backend.session import TorchBackend
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "transformers", "safetensors"):
+            raise
+        raise ToolkitError(
+            f"backend torch is not installed: there is no package {error.name}", where="backend", hint=INSTALL["torch"]
+        ) from error
+    return TorchBackend()
+
+
+def _reason(chosen: str, wanted: str, here: list[str]) -> str:
+    if wanted != "auto":
+        return "asked for by train.device"
+    if chosen == "cuda":
+        return "a CUDA device is here"
+    if chosen == "mps":
+        return "no CUDA device, an Apple GPU is here"
+    apple_gpu = "an Apple GPU that torch cannot use" if _is_apple_silicon() else "no Apple GPU"
+    return f"no CUDA device, {apple_gpu}" if len(here) == 1 else "the best device here"
+
+
+def _is_apple_silicon() -> bool:
+    return sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+def resolve_target(text: str, runs_root: Path) -> Target:
+    """Find what the user means: a .gguf, a run (name or path), an adapter, a model folder, a hub name or `nano`.
+
+    Raises:
+        ToolkitError: nothing of that name is here, or it is not complete.
+    """
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ToolkitError("no such file", where=text)
+        return Target("gguf", path.name, gguf_file=path)
+    if path.is_dir() and is_adapter(path):
+        return _adapter_target(path, path.resolve().name)
+    for run in (runs_root / text, path):
+        if run.is_dir() and is_run(run):
+            return _run_target(run)
+    if path.is_dir() or text == "nano" or _could_be_hub_name(text):
+        model = find_model(text)
+        return Target("model", model.label, model_folder=model.folder)
+    return _refuse(text, runs_root)
+
+
+def _could_be_hub_name(text: str) -> bool:
+    return text.count("/") == 1 and not text.startswith((".", "~", "/"))
+
+
+def _refuse(text: str, runs_root: Path) -> Target:
+    names = ["nano", *(run.name for run in list_runs(runs_root))]
+    near = difflib.get_close_matches(text, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "list the runs: toolkit runs list"
+    raise ToolkitError("no run, adapter, model folder or .gguf file of this name", where=text, hint=hint)
+
+
+def _run_target(path: Path) -> Target:
+    run = find_run(str(path.resolve()), path.parent)
+    if is_adapter(run.adapter):
+        found = _adapter_target(run.adapter, run.name, run.path)
+        return Target("run", run.name, found.model_folder, found.adapter_folder, run_folder=run.path)
+    if (run.model / "config.json").is_file():
+        return Target("run", run.name, find_model(str(run.model)).folder, run_folder=run.path)
+    raise ToolkitError(
+        "this run has no trained weights yet (neither adapter/ nor model/)",
+        where=path,
+        hint=f"go on with it: toolkit finetune --resume {run.name}",
+    )
+
+
+def _adapter_target(folder: Path, label: str, run_folder: Path | None = None) -> Target:
+    config_file = folder / ADAPTER_CONFIG_NAME
+    try:
+        base = json.loads(config_file.read_text("utf-8")).get("base_model_name_or_path")
+    except ValueError as error:
+        raise ToolkitError(f"invalid JSON: {error}", where=config_file) from error
+    if not base:
+        raise ToolkitError("base_model_name_or_path is missing, so the base model is unknown", where=config_file)
+    return Target("adapter", label, find_model(base).folder, folder, run_folder=run_folder)
+
+
+def open_target(target: Target, device: str = "auto", dtype: str = "auto") -> OpenTarget:
+    """Open a target for scoring and generation, through llama.cpp for a .gguf, else through torch.
+
+    Raises:
+        ToolkitError: it cannot be loaded, or the backend or device is not here.
+        JobFailed: out of memory.
+    """
+    if target.gguf_file is not None:
+        from toolkit.gguf_backend.session import GgufScorer
+
+        scorer = GgufScorer(target.gguf_file)
+        return OpenTarget(scorer, scorer.tokenizer(), target.label)
+    if target.model_folder is None:
+        raise ValueError("a target is a .gguf file or has a model folder")
+    backend, _ = choose_backend("auto", device)
+    tokenizer = Tokenizer.load(target.model_folder)
+    scorer = backend.open_scorer(ScorerSpec(target.model_folder, target.adapter_folder, device, dtype))
+    return OpenTarget(scorer, tokenizer, target.label)
