@@ -18,8 +18,8 @@ WIDTH = 100
 HEADER = """\
 # Commands
 
-The help text of every command, as `toolkit COMMAND --help` prints it. Written by `make docs`; `make check` fails when it is
-out of date, so do not edit it by hand.
+The help text of every command, as `toolkit COMMAND --help` prints it. Written by `make docs`; `make check` fails when
+it is out of date, so do not edit it by hand.
 """
 
 
