@@ -87,13 +87,13 @@ def step_folder_name(step: int) -> str:
 
 
 def save_checkpoint(
-    root: Path, state: TrainerState, notes: Mapping[str, Any], *, lora: LoraConfig | None, base_model: str
+    root: Path, step: int, state: TrainerState, notes: Mapping[str, Any], *, lora: LoraConfig | None, base_model: str
 ) -> Path:
-    """Write `root/step-NNNNNN` atomically and return it.
+    """Write `root/step-NNNNNN` atomically and return it. `step` counts updates, the skipped ones included.
 
     Raises JobFailed on a full disk, with every older checkpoint untouched.
     """
-    target = root / step_folder_name(state.updates)
+    target = root / step_folder_name(step)
     with atomic_folder(target) as folder:
         if lora is not None:
             write_adapter_files(folder / "adapter", state.weights, lora, base_model)
@@ -101,7 +101,8 @@ def save_checkpoint(
             (folder / "model").mkdir()
             write_tensors(folder / "model" / SINGLE_NAME, state.weights, {"format": "pt"})
         write_tensors(folder / OPTIMIZER_NAME, state.moments)
-        write_atomic(folder / STATE_NAME, json.dumps({**notes, "update": state.updates}, indent=2) + "\n")
+        state_json = {**notes, "update": step, "optimizer_updates": state.updates}
+        write_atomic(folder / STATE_NAME, json.dumps(state_json, indent=2) + "\n")
         write_sums(folder)
     return target
 
@@ -128,10 +129,8 @@ def verify_checkpoint(path: Path) -> list[Problem]:
             problems.append(Problem(f"SHA256SUMS lists {name or line!r}, which is not here", str(path)))
         elif _file_sha256(file) != expected:
             problems.append(Problem("corrupted: its SHA-256 is not the one in SHA256SUMS", str(file)))
-    for name in (STATE_NAME, OPTIMIZER_NAME):
-        if name not in listed:
-            problems.append(Problem(f"SHA256SUMS does not list {name}", str(sums)))
-    return problems
+    missing = [name for name in (STATE_NAME, OPTIMIZER_NAME) if name not in listed]
+    return problems + [Problem(f"SHA256SUMS does not list {name}", str(sums)) for name in missing]
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -165,7 +164,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     weights = path / "adapter" / ADAPTER_TENSORS_NAME
     if not weights.is_file():
         weights = path / "model" / SINGLE_NAME
-    state = TrainerState(read_tensors(weights), read_tensors(path / OPTIMIZER_NAME), int(notes["update"]))
+    state = TrainerState(read_tensors(weights), read_tensors(path / OPTIMIZER_NAME), int(notes["optimizer_updates"]))
     return Checkpoint(path, step, notes, state)
 
 
@@ -256,9 +255,8 @@ def _refuse_unsupported(config: Mapping[str, Any], path: Path) -> None:
     problems = []
     if config.get("peft_type") != "LORA" or "r" not in config or "lora_alpha" not in config:
         problems.append(Problem("only LoRA adapters can be read", str(path)))
-    for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out"):
-        if config.get(key):
-            problems.append(Problem(f"an adapter with {key} cannot be read", str(path)))
+    unsupported = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+    problems += [Problem(f"an adapter with {key} cannot be read", str(path)) for key in unsupported if config.get(key)]
     if config.get("bias", "none") != "none":
         problems.append(Problem("an adapter with trained biases cannot be read", str(path)))
     if problems:

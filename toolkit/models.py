@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import Problem, ToolkitError
-from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors
+from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors, TensorEntry
 
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano"
@@ -33,7 +33,7 @@ COMPANION_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-_BLOCK_WEIGHT = re.compile(r"\.(?:layers|h|blocks)\.\d+\.(?:.*\.)?([^.]+)\.weight$")
+_BLOCK_WEIGHT = re.compile(r"\.(?:layers|h|blocks)\.\d+\..+\.weight$")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 
 
@@ -86,8 +86,13 @@ class ModelFacts:
     @cached_property
     def linear_modules(self) -> tuple[str, ...]:
         """Last names of the matrices in the decoder blocks, e.g. `q_proj`: the layers that adapters go to by default."""
-        matches = ((_BLOCK_WEIGHT.search(name), entry) for name, entry in self.tensors.entries.items())
-        return tuple(sorted({match[1] for match, entry in matches if match and len(entry.shape) == 2}))
+        return tuple(sorted({name.removesuffix(".weight").rpartition(".")[2] for name in self.block_matrices}))
+
+    @cached_property
+    def block_matrices(self) -> dict[str, TensorEntry]:
+        """The matrices of the decoder blocks, by tensor name."""
+        entries = self.tensors.entries
+        return {name: entry for name, entry in entries.items() if len(entry.shape) == 2 and _BLOCK_WEIGHT.search(name)}
 
     @property
     def label(self) -> str:

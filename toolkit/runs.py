@@ -1,6 +1,6 @@
 """The run folder: what was asked for, what happened, and where it came from.
 
-    runs/<name>/  config.yaml · manifest.json · metrics.jsonl · checkpoints/ · adapter/ or model/ · evaluation.json · export/
+runs/<name>/  config.yaml · manifest.json · metrics.jsonl · checkpoints/ · adapter/ or model/ · evaluation.json · export/
 """
 
 from __future__ import annotations

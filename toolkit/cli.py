@@ -1,0 +1,156 @@
+"""The click group: lazy dispatch to `toolkit.commands`, and the one place that turns errors into text and exit codes.
+
+`toolkit --help` imports no command, hence no framework.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+import click
+
+from toolkit import __version__
+from toolkit.errors import ToolkitError
+
+INTERRUPTED = 130
+
+
+def _finetune() -> click.Command:
+    from toolkit.commands.finetune import finetune
+
+    return finetune
+
+
+def _pretrain() -> click.Command:
+    from toolkit.commands.pretrain import pretrain
+
+    return pretrain
+
+
+def _evaluate() -> click.Command:
+    from toolkit.commands.evaluate import evaluate
+
+    return evaluate
+
+
+def _export() -> click.Command:
+    from toolkit.commands.export import export
+
+    return export
+
+
+def _chat() -> click.Command:
+    from toolkit.commands.chat import chat
+
+    return chat
+
+
+def _runs() -> click.Command:
+    from toolkit.commands.runs import runs
+
+    return runs
+
+
+def _demo() -> click.Command:
+    from toolkit.commands.demo import demo
+
+    return demo
+
+
+# Plain imports in functions rather than names of modules, so that import-linter sees every arrow.
+COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
+    "finetune": ("Teach a model your data.", _finetune),
+    "evaluate": ("Measure what a model answers right.", _evaluate),
+    "export": ("Write GGUF for llama.cpp and prove it.", _export),
+    "chat": ("Talk to a run, an adapter or a .gguf.", _chat),
+    "runs": ("List and show runs.", _runs),
+    "pretrain": ("Train a small model from scratch.", _pretrain),
+    "demo": ("Fine-tune, export and compare the bundled model.", _demo),
+}
+
+
+class Toolkit(click.Group):
+    """The group of all commands, loaded when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        entry = COMMANDS.get(cmd_name)
+        return entry[1]() if entry else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which one may have been meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Commands: {', '.join(COMMANDS)}"
+            raise ToolkitError(f"no such command: {args[0]}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (text, _) in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run a command; print errors as `error: …` lines on stderr and exit with their code."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        debug = "--debug" in arguments
+        arguments = [argument for argument in arguments if argument != "--debug"]
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(arguments, *rest, **extra)
+        except BaseException as error:
+            if debug and not isinstance(error, SystemExit):
+                traceback.print_exc()
+            code = _report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        _say("interrupted")
+        return INTERRUPTED
+    if isinstance(error, ToolkitError):
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        help_line = (
+            f". Try: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
+        )
+        _say(f"error: {error.format_message().rstrip('.')}{help_line}")
+        return 2
+    if isinstance(error, BrokenPipeError):
+        # Whoever read our output has left (`| head`); closing stderr keeps Python from complaining at exit.
+        sys.stderr.close()
+        return 0
+    _say(f"error: {type(error).__name__}: {_first_line(error)} (run again with --debug to see where)")
+    return 1
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _say(text: str) -> None:
+    click.echo(" ".join(text.split("\n")), err=True)
+
+
+@click.group(cls=Toolkit, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="toolkit")
+@click.option("--debug", is_flag=True, help="Show where an error comes from (may stand behind any command).")
+def main(debug: bool) -> None:
+    """Fine-tune a language model on this machine, export it to GGUF and prove the export in llama.cpp."""

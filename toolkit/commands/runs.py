@@ -1,0 +1,134 @@
+"""`toolkit runs`: list and show what was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from toolkit.checkpoints import list_checkpoints
+from toolkit.commands.progress import memory
+from toolkit.errors import ToolkitError
+from toolkit.runs import RunFolder, find_run, list_runs, runs_root
+
+
+@click.group("runs", short_help="List and show runs.")
+def runs() -> None:
+    """List and show runs (in `runs/`, or where TOOLKIT_RUNS_DIR says)."""
+
+
+@runs.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(as_json: bool) -> None:
+    """List all runs, oldest first."""
+    rows = [_summary(run) for run in list_runs()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    elif not rows:
+        click.echo(f"no runs in {runs_root()} yet", err=True)
+    else:
+        head = ("run", "status", "method", "model", "data", "steps", "val loss", "started")
+        keys = ("name", "status", "method", "model", "data", "steps", "best_val_loss", "started")
+        click.echo(_table([head, *([_cell(row[key]) for key in keys] for row in rows)]))
+
+
+@runs.command("show")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_command(run: str, as_json: bool) -> None:
+    """Show one run: what it was, how it went, what it left."""
+    folder = find_run(run)
+    details = _details(folder)
+    if as_json:
+        click.echo(json.dumps(details, indent=2))
+        return
+    for key, value in details.items():
+        if key == "losses":
+            click.echo("losses:")
+            rows = [[_cell(row.get(name)) for name in ("step", "loss", "val_loss")] for row in value]
+            click.echo(_table([("  step", "loss", "val loss"), *(["  " + row[0], *row[1:]] for row in rows)]))
+        elif value not in (None, [], {}, ""):
+            click.echo(f"{key.replace('_', ' ') + ':':<20}{_words(key, value)}")
+
+
+def _summary(run: RunFolder) -> dict[str, Any]:
+    try:
+        manifest = run.manifest()
+    except ToolkitError:
+        manifest = {"status": "damaged manifest.json"}
+    final = manifest.get("final") or {}
+    last = _last_step(run)
+    return {
+        "name": run.name,
+        "status": run.status() if "status" in manifest and manifest["status"] == "running" else manifest.get("status"),
+        "kind": manifest.get("kind"),
+        "method": manifest.get("method"),
+        "model": manifest.get("model"),
+        "data": manifest.get("data"),
+        "steps": f"{last}/{manifest.get('total_steps', '?')}",
+        "best_val_loss": final.get("best_val_loss"),
+        "started": manifest.get("started"),
+        "path": str(run.path),
+    }
+
+
+def _details(run: RunFolder) -> dict[str, Any]:
+    manifest = run.manifest()
+    backend = manifest.get("backend") or {}
+    evaluations = [row for row in run.metrics() if "val_loss" in row]
+    return {
+        **_summary(run),
+        "finished": manifest.get("finished"),
+        "error": manifest.get("error"),
+        "device": " ".join(str(backend[key]) for key in ("name", "device", "device_name") if backend.get(key)),
+        "parameters": manifest.get("parameters"),
+        "data_figures": manifest.get("data_figures"),
+        "seed": manifest.get("seed"),
+        "parent_run": manifest.get("parent_run"),
+        "result": f"{manifest['result']}/ (step {manifest['result_step']})" if manifest.get("result") else None,
+        "final": manifest.get("final"),
+        "checkpoints": [path.name for path in list_checkpoints(run.checkpoints)],
+        "evaluation": run.evaluation(),
+        "losses": [{"step": row["step"], "loss": _loss_at(run, row["step"]), **_pick(row)} for row in evaluations],
+    }
+
+
+def _pick(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"val_loss": row["val_loss"]}
+
+
+def _loss_at(run: RunFolder, step: int) -> float | None:
+    return next((row["loss"] for row in run.metrics() if row["step"] == step and "loss" in row), None)
+
+
+def _last_step(run: RunFolder) -> int:
+    try:
+        return max((row.get("step", 0) for row in run.metrics()), default=0)
+    except ToolkitError:
+        return 0
+
+
+def _words(key: str, value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "".join("\n  " + ", ".join(f"{name} {_cell(item)}" for name, item in row.items()) for row in value)
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        shown = {name: memory(item) if name.endswith("_bytes") else _cell(item) for name, item in value.items()}
+        return ", ".join(f"{name.replace('_', ' ')} {item}" for name, item in shown.items() if item != "–")
+    return _cell(value)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

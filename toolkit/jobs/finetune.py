@@ -1,0 +1,65 @@
+"""Prepare fine-tuning: find the model, read and tokenise the data, fill the defaults, choose the backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolkit.backends import choose_backend
+from toolkit.config import FinetuneConfig, resolve_model_defaults, resolve_steps
+from toolkit.datasets.batching import TrainingData, evaluation_batches
+from toolkit.datasets.chat import tokenize_examples
+from toolkit.datasets.formats import load_splits
+from toolkit.datasets.tokenizer import Tokenizer
+from toolkit.errors import ToolkitError
+from toolkit.jobs.job import Job, measure
+from toolkit.models import ModelFacts, find_model
+
+
+def prepare_finetune(config: FinetuneConfig) -> Job:
+    """Read everything that a fine-tuning run needs and resolve its config. Writes nothing.
+
+    Raises:
+        ToolkitError: the model, the data or the backend is not there or not usable.
+    """
+    facts = find_model(config.model)
+    # Before the data, which can take minutes to tokenise.
+    backend, reason = choose_backend(config.backend, config.train.device)
+    config = resolve_model_defaults(config, facts)
+    max_seq_tokens = check_length(config, facts)
+    tokenizer = Tokenizer.load(facts.folder)
+    splits = load_splits(config.data, config.train.seed)
+    train = tokenize_examples(splits.train, tokenizer, max_seq_tokens)
+    validation = tokenize_examples(splits.validation, tokenizer, max_seq_tokens) if splits.validation else None
+    held_out = validation.examples if validation else []
+    data = TrainingData(
+        train.examples,
+        batch_size=config.train.batch_size,
+        accumulation=config.train.accumulation,
+        seed=config.train.seed,
+        pad_id=tokenizer.pad_id,
+    )
+    return Job(
+        config=resolve_steps(config, data.updates_per_epoch),
+        facts=facts,
+        tokenizer=tokenizer,
+        training=data,
+        train_examples=train.examples,
+        validation=evaluation_batches(held_out, config.train.batch_size, tokenizer.pad_id),
+        backend=backend,
+        reason=reason,
+        data_label=Path(config.data.path).stem,
+        data_files=splits.files,
+        figures=measure(train.examples, held_out, train.truncated),
+        dropped=train.dropped,
+    )
+
+
+def check_length(config: FinetuneConfig, facts: ModelFacts) -> int:
+    """Return the longest sequence in tokens. Raises ToolkitError when the model cannot read so far."""
+    wanted = config.data.max_seq_tokens
+    if wanted is None:
+        raise ValueError("data.max_seq_tokens must be resolved")
+    if wanted > facts.context:
+        what = f"data.max_seq_tokens is {wanted}, but {facts.name} reads at most {facts.context} tokens"
+        raise ToolkitError(what, hint=f"Try: --set data.max_seq_tokens={facts.context}")
+    return wanted

@@ -1,0 +1,98 @@
+"""What a run would do, in figures, without loading the weights: for `--dry-run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.config import FinetuneConfig
+from toolkit.datasets.chat import trained_pieces
+from toolkit.jobs.job import Job
+from toolkit.models import ModelFacts
+from toolkit.schedules import warmup_steps
+
+# Bytes that training keeps for one float32 trainable weight: itself, its gradient, two moments.
+TRAINABLE_BYTES = 16
+# Numbers kept for each position and unit of width in a decoder block, for the backward pass (Korthikanti et al. 2022,
+# arXiv:2205.05198, equation 2, without the attention matrix).
+ACTIVATIONS_PER_UNIT = 17
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Figures of a run that has not begun.
+
+    length_percentiles: tokens of the training examples at 50, 90 and 99 %, and of the longest
+    memory_bytes:       a guess: weights, optimizer and activations of the longest micro-batch
+    example:            the first training example as (text, is it trained) pieces
+    """
+
+    trainable: int
+    total: int
+    dtype: str
+    device: str
+    length_percentiles: tuple[int, int, int, int]
+    padding_share: float
+    updates_per_epoch: int
+    warmup_steps: int
+    tokens: int
+    memory_bytes: int
+    example: tuple[tuple[str, bool], ...]
+
+
+def make_plan(job: Job) -> Plan:
+    """Work out the figures of a job."""
+    train = job.config.train
+    device = train.device if train.device != "auto" else job.backend.devices()[0]
+    dtype = train.dtype if train.dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
+    first = job.train_examples[0]
+    lengths = np.array([len(example.tokens) for example in job.train_examples])
+    trainable = trainable_count(job)
+    per_epoch = job.training.updates_per_epoch
+    return Plan(
+        trainable=trainable,
+        total=job.facts.parameter_count + (trainable if job.method == "lora" else 0),
+        dtype=dtype,
+        device=device,
+        length_percentiles=_percentiles(lengths),
+        padding_share=job.training.padding_share,
+        updates_per_epoch=per_epoch,
+        warmup_steps=warmup_steps(job.total_steps, train),
+        tokens=round(job.figures.tokens * job.total_steps / per_epoch),
+        memory_bytes=_memory_bytes(job, trainable, dtype, int(lengths.max())),
+        example=tuple(trained_pieces(first, job.tokenizer)),
+    )
+
+
+def trainable_count(job: Job) -> int:
+    """Count the parameters that training changes: all, or r·(in + out) for each adapted layer."""
+    if not isinstance(job.config, FinetuneConfig) or job.config.method == "full":
+        return job.facts.parameter_count
+    lora = job.config.lora
+    targets = set(lora.target_modules or ())
+    return sum(
+        lora.rank * sum(entry.shape)
+        for name, entry in job.facts.block_matrices.items()
+        if name.removesuffix(".weight").rpartition(".")[2] in targets
+    )
+
+
+def _percentiles(lengths: np.ndarray) -> tuple[int, int, int, int]:
+    middle, most, nearly_all = (int(value) for value in np.percentile(lengths, (50, 90, 99)))
+    return middle, most, nearly_all, int(lengths.max())
+
+
+def _memory_bytes(job: Job, trainable: int, dtype: str, longest: int) -> int:
+    positions = job.config.train.batch_size * longest
+    size = _BYTES[dtype]
+    frozen = job.facts.parameter_count * size if job.method == "lora" else 0
+    units = _number(job.facts, "hidden_size") * _number(job.facts, "num_hidden_layers")
+    kept = 2 if job.config.train.gradient_checkpointing else ACTIVATIONS_PER_UNIT * 2
+    return trainable * TRAINABLE_BYTES + frozen + positions * units * kept * size
+
+
+def _number(facts: ModelFacts, key: str) -> int:
+    value = facts.config.get(key, 0)
+    return value if isinstance(value, int) else 0
