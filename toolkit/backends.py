@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from toolkit.checkpoints import ADAPTER_CONFIG_NAME
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
-from toolkit.models import find_model, is_adapter
+from toolkit.models import find_model, is_adapter, read_model
 from toolkit.protocols import Backend, Scorer, ScorerSpec
 from toolkit.runs import find_run, is_run, list_runs
 
@@ -50,11 +50,12 @@ class Target:
 
 @dataclass(frozen=True)
 class OpenTarget:
-    """A model that can be asked, with the tokenizer that it speaks."""
+    """A model that can be asked, with the tokenizer that it speaks. `context`: its longest sequence, in tokens."""
 
     scorer: Scorer
     tokenizer: Tokenizer | GgufTokenizer
     label: str
+    context: int
 
 
 def choose_backend(choice: str, device: str = "auto") -> tuple[Backend, str]:
@@ -115,7 +116,8 @@ def resolve_target(text: str, runs_root: Path) -> Target:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ToolkitError("no such file", where=text)
-        return Target("gguf", path.name, gguf_file=path)
+        run = path.resolve().parent.parent  # runs/<name>/export/<file>.gguf
+        return Target("gguf", path.name, gguf_file=path, run_folder=run if is_run(run) else None)
     if path.is_dir() and is_adapter(path):
         return _adapter_target(path, path.resolve().name)
     for run in (runs_root / text, path):
@@ -174,10 +176,10 @@ def open_target(target: Target, device: str = "auto", dtype: str = "auto") -> Op
         from toolkit.gguf_backend.session import GgufScorer
 
         scorer = GgufScorer(target.gguf_file)
-        return OpenTarget(scorer, scorer.tokenizer(), target.label)
+        return OpenTarget(scorer, scorer.tokenizer(), target.label, scorer.context_length)
     if target.model_folder is None:
         raise ValueError("a target is a .gguf file or has a model folder")
     backend, _ = choose_backend("auto", device)
     tokenizer = Tokenizer.load(target.model_folder)
     scorer = backend.open_scorer(ScorerSpec(target.model_folder, target.adapter_folder, device, dtype))
-    return OpenTarget(scorer, tokenizer, target.label)
+    return OpenTarget(scorer, tokenizer, target.label, read_model(target.model_folder).context)

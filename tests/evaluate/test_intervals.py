@@ -82,7 +82,7 @@ def test_a_paired_difference_counts_gains_and_losses_and_follows_agresti_and_min
     second = [True] * 20 + [False] * 5 + [True] * 75
     paired = paired_difference(first, second)
     centre = (20.5 - 5.5) / 102
-    spread = 1.959964 * math.sqrt((20.5 + 5.5 - (20.5 - 5.5) ** 2 / 102)) / 102
+    spread = 1.959964 * math.sqrt(20.5 + 5.5 - (20.5 - 5.5) ** 2 / 102) / 102
     assert paired.difference == pytest.approx(0.15)
     assert paired.low == pytest.approx(centre - spread, abs=1e-6)
     assert paired.high == pytest.approx(centre + spread, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Evaluations as tables for the terminal: one for exact match, one for perplexity; families in rows, targets in columns."""
+"""Evaluations as tables for the terminal, one for each metric; families in rows, targets in columns."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ def console_for_results() -> Console:
 
 
 def tables(rows: Sequence[EvaluationRow], headings: Mapping[str, str] | None = None) -> list[Table]:
-    """Lay out rows of one suite. `headings` renames targets; columns stand in the order in which targets first occur."""
+    """Lay out rows of one suite. `headings` renames targets; their columns stand in the order of the rows."""
     targets = list(dict.fromkeys(row.target for row in rows))
     metrics = [metric for metric in TITLES if any(row.metric == metric for row in rows)]
-    return [_table(metric, [row for row in rows if row.metric == metric], targets, headings or {}) for metric in metrics]
+    return [
+        _table(metric, [row for row in rows if row.metric == metric], targets, headings or {}) for metric in metrics
+    ]
 
 
 def _table(metric: str, rows: Sequence[EvaluationRow], targets: Sequence[str], headings: Mapping[str, str]) -> Table:
@@ -46,9 +48,9 @@ def _table(metric: str, rows: Sequence[EvaluationRow], targets: Sequence[str], h
 
 
 def format_comparison(comparison: Comparison) -> str:
-    """Write a paired difference: `after against before, overall: +85.0 points (79.1 to 90.2), McNemar p < 0.001, n 200`."""
+    """Write a paired difference: `after against before, overall: +85.0 points (+79.1 to +90.2), McNemar p < 0.001`."""
     paired = comparison.exact_match
     p_value = "p < 0.001" if paired.p_value < 0.001 else f"p = {paired.p_value:.3f}"
     interval = f"{100 * paired.low:+.1f} to {100 * paired.high:+.1f}"
     points = f"{100 * paired.difference:+.1f} points ({interval})"
-    return f"{comparison.second} against {comparison.first}, {comparison.family}: {points}, McNemar {p_value}, n {paired.n}"
+    return f"{comparison.second} against {comparison.first}, {comparison.family}: {points}, McNemar {p_value}"

@@ -1,4 +1,4 @@
-"""Charts of a run as inline SVG: colours come from the page's style sheet (classes `series-1` …), so dark mode works too."""
+"""Charts of a run as inline SVG; colours come from the page's style sheet (classes `series-1` …), hence dark mode."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ WIDTH = 760
 CURVE_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 46, 92, 14, 36
 ROW_STEP, ROW_GAP = 17, 18
 LABEL_WIDTH = 150
+LABEL_STEP = 34
 FIGURE_WIDTH = 130
 
 Point = tuple[float, float]
@@ -29,7 +30,7 @@ def nice_ticks(top: float, count: int = 5) -> list[float]:
 
 
 def smooth(points: Sequence[Point], share: float = 0.05) -> list[Point]:
-    """Average each point with its neighbours, `share` of the curve to either side, so that noise does not hide the trend."""
+    """Average each point with its neighbours, `share` of the curve to either side: noise must not hide the trend."""
     reach = int(len(points) * share)
     smoothed = []
     for index, (step, _) in enumerate(points):
@@ -40,7 +41,7 @@ def smooth(points: Sequence[Point], share: float = 0.05) -> list[Point]:
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> str:
-    """Draw training loss (single steps faint, their trend on top) and validation loss over the steps; empty without data."""
+    """Draw training loss (single steps faint, their trend on top) and validation loss; empty without data."""
     training = _points(metrics, "loss")
     validation = _points(metrics, "val_loss")
     if not training and not validation:
@@ -99,15 +100,19 @@ def _line(points: Sequence[Point], style: str) -> str:
 
 def _end_labels(curves: Sequence[tuple[str, Sequence[Point]]], place: Any) -> str:
     """Name each curve where it ends, with its last value; pushed apart where two end close together."""
-    ends = [(place(points[-1]), name, points[-1][1]) for name, points in curves if points]
-    ends.sort(key=lambda end: end[0][1])
-    parts, free = [], 0.0
-    for (x, y), name, value in ends:
-        y = max(y, free)
-        free = y + 34
-        parts.append(f'<text class="label" x="{x + 10:.1f}" y="{y - 2:.1f}">{name}</text>')
-        parts.append(f'<text class="axis" x="{x + 10:.1f}" y="{y + 12:.1f}">{value:.3f}</text>')
-    return "".join(parts)
+    ends = sorted(
+        ((*place(points[-1]), name, points[-1][1]) for name, points in curves if points), key=lambda end: end[1]
+    )
+    heights: list[float] = []
+    for _, y, _, _ in ends:
+        heights.append(max(y, heights[-1] + LABEL_STEP) if heights else y)
+    # What the pushing drove below the axis goes up again, all of it together.
+    overflow = max(0.0, heights[-1] - (CURVE_HEIGHT - BOTTOM - 8)) if heights else 0.0
+    return "".join(
+        f'<text class="label" x="{x + 10:.1f}" y="{y - overflow - 2:.1f}">{name}</text>'
+        f'<text class="axis" x="{x + 10:.1f}" y="{y - overflow + 12:.1f}">{value:.3f}</text>'
+        for (x, _, name, value), y in zip(ends, heights, strict=True)
+    )
 
 
 def exact_match_chart(rows: Sequence[EvaluationRow], headings: Mapping[str, str]) -> str:

@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 from toolkit.datasets.chat import tokenize_examples
-from toolkit.datasets.schema import Example
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.evaluate.exact_match import Answer, answer_questions, exact_match
 from toolkit.evaluate.intervals import PairedDifference, paired_difference
 from toolkit.evaluate.nearest import NearestQuestion
 from toolkit.evaluate.perplexity import ExampleLoss, example_losses, perplexity
-from toolkit.evaluate.questions import OVERALL, Question, ask_all, families_of, with_overall
+from toolkit.evaluate.questions import OVERALL, ask_all, families_of, with_overall
 from toolkit.evaluate.results import EvaluationRow, make_row
+from toolkit.evaluate.suites import Suite
 from toolkit.protocols import Scorer
 
 NEAREST = "nearest question"
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Held-out examples under a name, e.g. `starter/validation`."""
-
-    name: str
-    examples: tuple[Example, ...]
-
-    @cached_property
-    def questions(self) -> tuple[Question, ...]:
-        """The examples that ask something (a bare text has perplexity but no exact match)."""
-        return tuple(ask_all(self.examples))
 
 
 @dataclass(frozen=True)
@@ -42,6 +28,7 @@ class Evaluation:
     answers:   one for each of the suite's questions, in order
     losses:    one for each example with a trained token; empty for the baseline
     truncated: examples whose perplexity was measured on their beginning only
+    dropped:   examples without perplexity, since their prompt alone fills the context
     """
 
     target: str
@@ -50,6 +37,7 @@ class Evaluation:
     losses: tuple[ExampleLoss, ...]
     loss_families: tuple[str, ...]
     truncated: int = 0
+    dropped: int = 0
 
     def rows(self) -> list[EvaluationRow]:
         """Summarise by family and overall; the families first, in alphabetical order."""
@@ -85,14 +73,16 @@ def evaluate_scorer(
     advance: called with the units of work done; there are `work_units(suite)` in all
     """
     tokenized = tokenize_examples(list(suite.examples), tokenizer, context)
-    losses = example_losses(scorer, tokenized.examples, pad_id=tokenizer.pad_id, batch_size=batch_size, advance=advance)
+    losses = example_losses(scorer, tokenized.examples, pad_id=tokenizer.pad_id or 0, advance=advance)
     answers = answer_questions(
         scorer, tokenizer, suite.questions, context=context, batch_size=batch_size, advance=advance
     )
     named = families_of(suite.examples)
     by_place = {example.where: family for example, family in zip(suite.examples, named, strict=True)}
     loss_families = tuple(by_place[example.where] for example in tokenized.examples)
-    return Evaluation(target, suite, tuple(answers), tuple(losses), loss_families, tokenized.truncated)
+    return Evaluation(
+        target, suite, tuple(answers), tuple(losses), loss_families, tokenized.truncated, len(tokenized.dropped)
+    )
 
 
 def work_units(suite: Suite) -> int:
@@ -100,9 +90,9 @@ def work_units(suite: Suite) -> int:
     return len(suite.examples) + len(suite.questions)
 
 
-def evaluate_nearest(training: Sequence[Example], suite: Suite) -> Evaluation:
-    """Measure the nearest-question baseline; it has no perplexity."""
-    answers = NearestQuestion(ask_all(training)).answer_questions(suite.questions)
+def evaluate_nearest(suite: Suite) -> Evaluation:
+    """Measure the nearest-question baseline; it has no perplexity. Raises ValueError without training questions."""
+    answers = NearestQuestion(ask_all(suite.training)).answer_questions(suite.questions)
     return Evaluation(NEAREST, suite, tuple(answers), (), ())
 
 

@@ -93,8 +93,8 @@ def _plan(
     """Group questions into (indices, new tokens allowed), given the lengths of prompts and references in tokens.
 
     A batch goes on until its longest row is done, so answers of like length go together; and only as many as all fit
-    into the context with the spare tokens. One that does not fit even by itself gets what room there is, or 0 where there
-    is none for its reference.
+    into the context with the spare tokens. One that does not fit even by itself gets what room there is, or 0 where
+    there is none for its reference.
     """
     plan: list[tuple[list[int], int]] = []
     for i in sorted(range(len(prompts)), key=lambda i: (references[i], prompts[i], i)):

@@ -18,7 +18,7 @@ Z_95 = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and the number of examples behind it; the interval is NaN where n is too small."""
+    """A figure with its 95 % interval (NaN where n is too small) and the number of examples behind it."""
 
     value: float
     low: float

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from toolkit.datasets.batching import collate
 from toolkit.datasets.chat import TokenizedExample
 from toolkit.evaluate.intervals import Estimate, perplexity_interval
-from toolkit.protocols import Batch, Scorer
+from toolkit.protocols import Scorer
 
 
 @dataclass(frozen=True)
@@ -29,34 +27,19 @@ def example_losses(
     examples: Sequence[TokenizedExample],
     *,
     pad_id: int,
-    batch_size: int = 16,
     advance: Callable[[int], None] | None = None,
 ) -> list[ExampleLoss]:
-    """Measure every example, in the order given.
+    """Measure every example, in the order given; `advance` is called with the number of examples done.
 
-    Examples are batched by length, so that little is spent on padding. `advance` gets the number of examples done.
+    One example at a time: a backend sums over a whole batch, and an interval needs the sums of each example.
     """
     losses: list[ExampleLoss | None] = [None] * len(examples)
-    by_length = sorted(range(len(examples)), key=lambda index: (len(examples[index].tokens), index))
-    for start in range(0, len(by_length), batch_size):
-        chosen = by_length[start : start + batch_size]
-        batch = collate([examples[index] for index in chosen], pad_id)
-        for index, loss in zip(chosen, _row_losses(scorer, batch), strict=True):
-            losses[index] = loss
+    # The longest first, so that caches are laid out once.
+    for index in sorted(range(len(examples)), key=lambda index: (-len(examples[index].tokens), index)):
+        losses[index] = ExampleLoss(*scorer.evaluate(collate([examples[index]], pad_id)))
         if advance is not None:
-            advance(len(chosen))
+            advance(1)
     return [loss for loss in losses if loss is not None]
-
-
-def _row_losses(scorer: Scorer, batch: Batch) -> list[ExampleLoss]:
-    """Sum NLL and weights within each row, over the positions that train (see `toolkit.protocols`)."""
-    logprobs = np.asarray(scorer.token_logprobs(batch), dtype=np.float64)  # (B, T)
-    weights = batch.loss_weights.astype(np.float64)  # (B, T)
-    weights[:, 0] = 0.0
-    weights[:, 1:] *= batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
-    # Where the weight is 0 the log-probability may be -inf or NaN (padding): 0 * inf would poison the sum.
-    losses = np.where(weights != 0, -logprobs * weights, 0.0).sum(axis=1)
-    return [ExampleLoss(float(loss), float(weight)) for loss, weight in zip(losses, weights.sum(axis=1), strict=True)]
 
 
 def perplexity(losses: Sequence[ExampleLoss]) -> Estimate:

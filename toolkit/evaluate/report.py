@@ -97,15 +97,18 @@ def _tiles(rows: Mapping[str, Sequence[EvaluationRow]]) -> list[dict[str, str]]:
     for heading, of_heading in rows.items():
         for row in of_heading:
             if row.metric == "exact_match" and row.family in (OVERALL, SINGLE_FAMILY):
-                interval = f"{100 * (row.low or 0):.1f}–{100 * (row.high or 0):.1f}"
-                note = f"exact match, n {row.n} ({interval})"
+                note = f"{100 * (row.low or 0):.1f}–{100 * (row.high or 0):.1f}, n {row.n}"
                 tiles.append({"label": heading, "value": f"{100 * row.value:.1f} %", "note": note})
     return tiles
 
 
 def _sample(index: int, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     answers = [
-        {"heading": heading, "text": evaluation.answers[index].text.strip(), "correct": evaluation.answers[index].correct}
+        {
+            "heading": heading,
+            "text": evaluation.answers[index].text.strip(),
+            "correct": evaluation.answers[index].correct,
+        }
         for heading, evaluation in evaluations.items()
     ]
     question = next(iter(evaluations.values())).suite.questions[index]
