@@ -74,5 +74,7 @@ def _add_general(
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_string("general.exported_by", f"local-training-toolkit {__version__}")
+    if "base_model.0.name" in notes:
+        writer.add_base_model_count(1)
     for key, value in notes.items():
         writer.add_string(f"general.{key}", value)
