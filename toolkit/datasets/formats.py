@@ -56,9 +56,7 @@ def load_splits(data: DataConfig, seed: int) -> Splits:
         raise ToolkitError.gather(condense(problems))
     train, validation = read["train"], read.get("validation")
     if validation is None:
-        if isinstance(data.validation, str):
-            raise ValueError("a validation path is resolved by _find_files")
-        train, validation = hold_out(train, data.validation, seed)
+        train, validation = hold_out(train, float(data.validation), seed)
     return Splits(
         train=_limit(train, data.max_examples, seed, _LIMIT_TRAIN),
         validation=_limit(validation, data.max_validation_examples, seed, _LIMIT_VALIDATION),
