@@ -1,8 +1,8 @@
 """Files that are either the old one or the new one, whatever happens in between.
 
-Everything is written beside its place, flushed to the disk (fsync) and renamed; then the folder that holds it is flushed,
-so that the new name survives a power cut. What a killed process leaves behind is called `.<name>.<pid>.partial` and counts
-for nothing.
+Everything is written beside its place, flushed to the disk (fsync) and renamed; then the folder that holds it is
+flushed, so that the new name survives a power cut. What a killed process leaves behind is called
+`.<name>.<pid>.partial` and counts for nothing.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def open_atomic(path: Path | str) -> Iterator[BinaryIO]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder to fill, which takes the name `path` only when the `with` block ends well.
 
-    The files in it are flushed before the rename. An existing folder of that name is replaced. Raises JobFailed when the
-    system refuses; the old folder is then untouched.
+    The files in it are flushed before the rename. An existing folder of that name is replaced. Raises JobFailed when
+    the system refuses; the old folder is then untouched.
     """
     target = Path(path)
     partial = _partial_path(target)

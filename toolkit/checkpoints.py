@@ -228,9 +228,9 @@ def write_adapter_files(folder: Path, weights: Mapping[str, StoredTensor], lora:
 def read_adapter(folder: Path, base: Mapping[str, TensorEntry] | None = None) -> Adapter:
     """Read an adapter in PEFT's format.
 
-    base: the base model's tensor entries (`ModelFacts.tensors.entries`); with it, every key must fit a linear layer of the
-    base and every targeted layer must have its pair. PEFT only warns about a misnamed key and then trains or answers with
-    a no-op; here it is an error. Raises ToolkitError with all of them.
+    base: the base model's tensor entries (`ModelFacts.tensors.entries`); with it, every key must fit a linear layer of
+    the base and every targeted layer must have its pair. PEFT only warns about a misnamed key and then trains or
+    answers with a no-op; here it is an error. Raises ToolkitError with all of them.
     """
     config_path = folder / ADAPTER_CONFIG_NAME
     try:

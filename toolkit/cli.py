@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -106,6 +107,9 @@ class Toolkit(click.Group):
         debug = "--debug" in arguments
         arguments = [argument for argument in arguments if argument != "--debug"]
         extra["standalone_mode"] = False
+        extra.setdefault("prog_name", "toolkit")
+        if not debug:  # Frameworks announce their own deprecations, which no user of ours can act on.
+            warnings.filterwarnings("ignore", category=FutureWarning)
         try:
             code = super().main(arguments, *rest, **extra)
         except BaseException as error:
@@ -127,6 +131,9 @@ def _report(error: BaseException) -> int:
         for problem in error.problems:
             _say(f"error: {problem}")
         return error.exit_code
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return 2
     if isinstance(error, click.ClickException):
         help_line = (
             f". Try: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""

@@ -1,14 +1,16 @@
 """Every option, declared once: flags, YAML keys, help texts and the saved config all come from these models.
 
-Models are frozen and strict; unknown keys are refused with the nearest valid name. `None` means 'decide from the model and
-the data' and is filled by `resolve`; a resolved config has no such `None` left (of `max_steps` and `epochs`, which exclude
-each other, `max_steps` remains), so saving it repeats the run. Files are read and written by `toolkit.config_files`.
+Models are frozen and strict; unknown keys are refused with the nearest valid name. `None` means 'decide from the model
+and the data' and is filled by `resolve`; a resolved config has no such `None` left (of `max_steps` and `epochs`, which
+exclude each other, `max_steps` remains), so saving it repeats the run. Files are read and written by
+`toolkit.config_files`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,7 +35,7 @@ class DataConfig(Section):
     path: str = "starter"
     """A .jsonl file, a folder with train/valid/test files, or `starter` (the bundled set)."""
     validation: str | Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """A validation file, or the fraction of train held out by seed when the data brings no validation file (0: none)."""
+    """A validation file, or the fraction of train held out by seed when the data brings none (0: no validation)."""
     prompt: str | None = None
     """Field that holds the prompt (dotted path, e.g. `instances.0.input`), for data in other shapes."""
     completion: str | None = None
@@ -75,8 +77,8 @@ class TrainConfig(Section):
     accumulation: int = Field(default=1, gt=0)
     """Micro-batches in an update, weighted by their trained tokens."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora 5e-3, 1e-3, 2e-4, 2e-4; full 1e-3, 3e-4,
-    5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4."""
+    """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora 5e-3, 1e-3, 2e-4, 2e-4; full 1e-3,
+    3e-4, 5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4."""
     schedule: ScheduleName = "cosine"
     """Shape of the learning rate after warmup."""
     warmup: float = Field(default=0.03, ge=0)
@@ -100,7 +102,7 @@ class TrainConfig(Section):
     dtype: DtypeChoice = "auto"
     """Precision of the frozen base and the arithmetic. Auto: bfloat16 on CUDA where it is native, else float32."""
     eval_every: int | None = Field(default=None, gt=0)
-    """Measure the validation loss every so many steps (also before the first and after the last). Default: ten times."""
+    """Measure the validation loss every so many steps and at both ends. Default: ten times."""
     save_every: int | None = Field(default=None, gt=0)
     """Write a checkpoint every so many steps. Default: as eval_every."""
     keep_checkpoints: int = Field(default=2, gt=0)
@@ -177,23 +179,18 @@ class PretrainConfig(Section):
     """How to train."""
 
 
-class SizeFacts(Protocol):
-    """What `resolve` must know of a model (`toolkit.models.ModelFacts` has it)."""
+@dataclass(frozen=True)
+class SizeFacts:
+    """What `resolve` must know of a model.
 
-    @property
-    def parameter_count(self) -> int:
-        """Stored weights."""
-        ...
+    parameter_count: stored weights
+    context:         longest sequence, in tokens
+    linear_modules:  names of the linear layers of the decoder blocks, e.g. `q_proj`
+    """
 
-    @property
-    def context(self) -> int:
-        """Longest sequence, in tokens."""
-        ...
-
-    @property
-    def linear_modules(self) -> tuple[str, ...]:
-        """Names of the linear layers of the decoder blocks, e.g. `q_proj`."""
-        ...
+    parameter_count: int
+    context: int
+    linear_modules: tuple[str, ...]
 
 
 AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
@@ -217,7 +214,7 @@ def default_learning_rate(method: str, parameter_count: int) -> float:
 
 
 def resolve_model_defaults(config: AnyConfig, facts: SizeFacts) -> AnyConfig:
-    """Fill the defaults that depend on the model alone: learning rate, sequence length, target modules, checkpointing."""
+    """Fill the defaults that depend on the model: learning rate, length, target modules, checkpointing."""
     method = config.method if isinstance(config, FinetuneConfig) else "pretrain"
     train = config.train
     filled: dict[str, object] = {}

@@ -1,7 +1,7 @@
 """Reading and writing config files: YAML 1.2, strict, with the line of every mistake.
 
-Flags win over `--set`, which wins over the file, which wins over the recipe it builds on, which wins over the defaults. All
-of them go through the same checks, and all mistakes are reported together.
+Flags win over `--set`, which wins over the file, which wins over the recipe it builds on, which wins over the defaults.
+All of them go through the same checks, and all mistakes are reported together.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def load_config(
     *,
     base: Path | None = None,
 ) -> AnyConfig:
-    """Build a config from a recipe (`base`), a file (`path`), `key=value` texts (`overrides`) and `flags` by dotted path.
+    """Build a config from a recipe (`base`), a file (`path`), `key=value` texts and `flags` by dotted path.
 
     A flag that is None was not given. Raises ToolkitError with every mistake: where it is, what was expected.
     """

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from toolkit.config import SizeFacts
 from toolkit.errors import Problem, ToolkitError
 from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors, TensorEntry
 
@@ -85,7 +86,7 @@ class ModelFacts:
 
     @cached_property
     def linear_modules(self) -> tuple[str, ...]:
-        """Last names of the matrices in the decoder blocks, e.g. `q_proj`: the layers that adapters go to by default."""
+        """Last names of the matrices in the decoder blocks, e.g. `q_proj`: where adapters go by default."""
         return tuple(sorted({name.removesuffix(".weight").rpartition(".")[2] for name in self.block_matrices}))
 
     @cached_property
@@ -93,6 +94,11 @@ class ModelFacts:
         """The matrices of the decoder blocks, by tensor name."""
         entries = self.tensors.entries
         return {name: entry for name, entry in entries.items() if len(entry.shape) == 2 and _BLOCK_WEIGHT.search(name)}
+
+    @property
+    def size(self) -> SizeFacts:
+        """What the defaults of a config depend on."""
+        return SizeFacts(self.parameter_count, self.context, self.linear_modules)
 
     @property
     def label(self) -> str:

@@ -1,6 +1,7 @@
 """The run folder: what was asked for, what happened, and where it came from.
 
-runs/<name>/  config.yaml · manifest.json · metrics.jsonl · checkpoints/ · adapter/ or model/ · evaluation.json · export/
+`runs/<name>/` holds config.yaml, manifest.json, metrics.jsonl, checkpoints/, adapter/ or model/, evaluation.json and
+export/.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ def is_run(path: Path) -> bool:
 
 
 def find_run(text: str, root: Path | None = None) -> RunFolder:
-    """Find a run by name or path (a path inside it, such as a checkpoint's, will do). Raises ToolkitError if there is none."""
+    """Find a run by name or path (a checkpoint's path will do). Raises ToolkitError if there is none."""
     folder = root or runs_root()
     for candidate in (folder / text, Path(text)):
         for path in (candidate, *list(candidate.parents)[:2]):

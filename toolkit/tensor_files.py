@@ -1,15 +1,15 @@
 """Safetensors files as NumPy sees them: lazy, memory-mapped, bfloat16 as raw bits.
 
 NumPy has no bfloat16, so such a tensor travels as uint16 with its dtype named (never by way of a float32 file); float8
-travels as uint8 likewise. Format: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON header,
-raw bytes). The `safetensors` package reads bfloat16 only into a framework, which this layer must not import.
+travels as uint8 likewise. Format: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON
+header, raw bytes). The `safetensors` package reads bfloat16 only into a framework, which this layer must not import.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ class FolderTensors(Mapping[str, StoredTensor]):
     """The weights of a Hugging Face folder, in one file or in shards behind `model.safetensors.index.json`."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Read the headers. Raises ToolkitError naming every shard that is missing and every tensor that is not there."""
+        """Read the headers. Raises ToolkitError naming every shard or tensor that is missing."""
         self.folder = Path(folder)
         self.entries: dict[str, TensorEntry] = {}
         self.files: tuple[Path, ...] = ()
@@ -188,19 +188,15 @@ def read_tensors(path: Path | str) -> TensorFile:
 
 def write_tensors(
     path: Path | str,
-    tensors: Mapping[str, StoredTensor] | Iterable[StoredTensor],
+    tensors: Mapping[str, StoredTensor],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a safetensors file atomically, one tensor after the other (never all of them as one blob).
 
-    A mapping's keys are the names. Raises JobFailed on a full disk; an older file of that name is then untouched.
+    The keys are the names. Raises JobFailed on a full disk; an older file of that name is then untouched.
     """
-    if isinstance(tensors, Mapping):
-        items = list(tensors.items())
-    else:
-        items = [(tensor.name, tensor) for tensor in tensors]
     # Widest types first keeps every tensor aligned, as the safetensors package does.
-    items.sort(key=lambda item: (-item[1].array.dtype.itemsize, item[0]))
+    items = sorted(tensors.items(), key=lambda item: (-item[1].array.dtype.itemsize, item[0]))
     header = _header_bytes(items, metadata)
     with open_atomic(path) as file:
         file.write(struct.pack("<Q", len(header)))

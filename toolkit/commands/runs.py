@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -45,24 +46,24 @@ def show_command(run: str, as_json: bool) -> None:
         click.echo(json.dumps(details, indent=2))
         return
     for key, value in details.items():
-        if key == "losses":
-            click.echo("losses:")
-            rows = [[_cell(row.get(name)) for name in ("step", "loss", "val_loss")] for row in value]
-            click.echo(_table([("  step", "loss", "val loss"), *(["  " + row[0], *row[1:]] for row in rows)]))
+        if key == "losses" and value:
+            rows = [[_cell(row[name]) for name in ("step", "loss", "val_loss")] for row in value]
+            click.echo(
+                "losses:\n" + _table([("  step", "loss", "val loss"), *(["  " + row[0], *row[1:]] for row in rows)])
+            )
         elif value not in (None, [], {}, ""):
             click.echo(f"{key.replace('_', ' ') + ':':<20}{_words(key, value)}")
 
 
 def _summary(run: RunFolder) -> dict[str, Any]:
-    try:
+    manifest: dict[str, Any] = {"status": "damaged manifest.json"}
+    with suppress(ToolkitError):
         manifest = run.manifest()
-    except ToolkitError:
-        manifest = {"status": "damaged manifest.json"}
     final = manifest.get("final") or {}
     last = _last_step(run)
     return {
         "name": run.name,
-        "status": run.status() if "status" in manifest and manifest["status"] == "running" else manifest.get("status"),
+        "status": run.status() if manifest.get("status") == "running" else manifest.get("status"),
         "kind": manifest.get("kind"),
         "method": manifest.get("method"),
         "model": manifest.get("model"),
@@ -77,7 +78,9 @@ def _summary(run: RunFolder) -> dict[str, Any]:
 def _details(run: RunFolder) -> dict[str, Any]:
     manifest = run.manifest()
     backend = manifest.get("backend") or {}
-    evaluations = [row for row in run.metrics() if "val_loss" in row]
+    metrics = run.metrics()
+    evaluations = [{"step": row["step"], "val_loss": row["val_loss"]} for row in metrics if "val_loss" in row]
+    losses = {row["step"]: row["loss"] for row in metrics if "loss" in row}
     return {
         **_summary(run),
         "finished": manifest.get("finished"),
@@ -91,16 +94,8 @@ def _details(run: RunFolder) -> dict[str, Any]:
         "final": manifest.get("final"),
         "checkpoints": [path.name for path in list_checkpoints(run.checkpoints)],
         "evaluation": run.evaluation(),
-        "losses": [{"step": row["step"], "loss": _loss_at(run, row["step"]), **_pick(row)} for row in evaluations],
+        "losses": [{**row, "loss": losses.get(row["step"])} for row in evaluations],
     }
-
-
-def _pick(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"val_loss": row["val_loss"]}
-
-
-def _loss_at(run: RunFolder, step: int) -> float | None:
-    return next((row["loss"] for row in run.metrics() if row["step"] == step and "loss" in row), None)
 
 
 def _last_step(run: RunFolder) -> int:

@@ -24,7 +24,7 @@ def prepare_finetune(config: FinetuneConfig) -> Job:
     facts = find_model(config.model)
     # Before the data, which can take minutes to tokenise.
     backend, reason = choose_backend(config.backend, config.train.device)
-    config = resolve_model_defaults(config, facts)
+    config = resolve_model_defaults(config, facts.size)
     max_seq_tokens = check_length(config, facts)
     tokenizer = Tokenizer.load(facts.folder)
     splits = load_splits(config.data, config.train.seed)

@@ -1,6 +1,6 @@
-"""Prepare training from scratch: a tokenizer trained on the corpus, a Qwen2-shaped model with drawn weights, rows of tokens.
+"""Prepare training from scratch: a tokenizer trained on the corpus, a Qwen2 model with drawn weights, rows of tokens.
 
-The initial tokenizer and model are kept in the run folder (`initial/`), so that a resumed run starts from the same ones.
+Tokenizer and initial model are kept in the run folder (`initial/`), so that a resumed run has the same ones.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from toolkit.atomic_files import atomic_folder, write_atomic
 from toolkit.backends import choose_backend
@@ -23,8 +25,6 @@ from toolkit.initial_values import draw_normal
 from toolkit.jobs.job import Job, measure
 from toolkit.models import read_model
 from toolkit.tensor_files import SINGLE_NAME, StoredTensor, write_tensors
-
-import numpy as np
 
 INITIAL_STD = 0.02  # GPT-2's, which Qwen2's configs name as initializer_range
 
@@ -72,7 +72,7 @@ def prepare_pretraining(config: PretrainConfig, initial: Path, say: Callable[[st
         train, batch_size=batch_size, accumulation=config.train.accumulation, seed=seed, pad_id=tokenizer.pad_id
     )
     return Job(
-        config=resolve_steps(resolve_model_defaults(config, facts), data.updates_per_epoch),
+        config=resolve_steps(resolve_model_defaults(config, facts.size), data.updates_per_epoch),
         facts=facts,
         tokenizer=tokenizer,
         training=data,
@@ -91,7 +91,7 @@ def _documents(corpus: str, seed: int) -> Iterable[Document]:
 
 
 def write_initial_model(config: PretrainConfig, texts: Iterable[str], folder: Path) -> None:
-    """Write a complete Qwen2 folder: tokenizer trained on `texts`, weights in float32 drawn from (seed, tensor name)."""
+    """Write a complete Qwen2 folder: tokenizer trained on `texts`, float32 weights drawn from (seed, name)."""
     shape = config.architecture
     with atomic_folder(folder) as partial:
         tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, partial, context=shape.context)
@@ -99,12 +99,12 @@ def write_initial_model(config: PretrainConfig, texts: Iterable[str], folder: Pa
         write_atomic(partial / "config.json", json.dumps(model_config(shape, tokenizer), indent=2) + "\n")
         generation = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id, "do_sample": False}
         write_atomic(partial / "generation_config.json", json.dumps(generation, indent=2) + "\n")
-        tensors = list(initial_tensors(shape, vocab_size, config.train.seed))
+        tensors = {tensor.name: tensor for tensor in initial_tensors(shape, vocab_size, config.train.seed)}
         write_tensors(partial / SINGLE_NAME, tensors, {"format": "pt"})
 
 
 def model_config(shape: ArchitectureConfig, tokenizer: Tokenizer) -> dict[str, object]:
-    """Return config.json of a Qwen2 model (the published form: rope_theta at the top level, which every reader knows)."""
+    """Return config.json of a Qwen2 model, in the published form (rope_theta at the top level)."""
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,

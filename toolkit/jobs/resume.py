@@ -29,8 +29,8 @@ def find_checkpoint(text: str, kind: str) -> tuple[RunFolder, Checkpoint]:
     """Find the run that `text` names (or the run and the very checkpoint, given a checkpoint's path) and read it.
 
     Raises:
-        ToolkitError: no such run, it is of another kind, it has no checkpoint, or its newest one is corrupted (then every
-            file at fault is named, and the last good checkpoint is offered).
+        ToolkitError: no such run, it is of another kind, it has no checkpoint, or its newest one is corrupted (then
+            every file at fault is named, and the last good checkpoint is offered).
     """
     run = find_run(text)
     begun_by = run.manifest().get("kind", kind)
@@ -51,7 +51,7 @@ def _load(path: Path, kind: str, run: RunFolder) -> Checkpoint:
     if not problems:
         return load_checkpoint(path)
     good = newest_good_checkpoint(run.checkpoints)
-    hint = "No other checkpoint of this run is good"
+    hint = f"No checkpoint of this run is good; start again: toolkit {kind} --config {run.config_path}"
     if good is not None:
         hint = f"The last good one is {good.name}; go on from it: {resume_command(kind, run, good)}"
     *others, last = problems
@@ -62,7 +62,7 @@ def _load(path: Path, kind: str, run: RunFolder) -> Checkpoint:
 def load_resumed_config(
     kind: type[AnyConfig], run: RunFolder, overrides: Sequence[str], flags: Mapping[str, Any]
 ) -> AnyConfig:
-    """Read the run's own config with changes laid over it. Raises ToolkitError for changes other than the run's length."""
+    """Read the run's own config, changes laid over it. Raises ToolkitError unless only its length changes."""
     saved = load_config(kind, run.config_path)
     wanted = load_config(kind, run.config_path, overrides, flags)
     problems = []
@@ -77,7 +77,7 @@ def load_resumed_config(
 
 
 def check_inputs(job: Job, run: RunFolder, checkpoint: Checkpoint) -> None:
-    """Raise ToolkitError when the model, the tokenizer or the data is not what the run began with, or no step is left."""
+    """Raise ToolkitError when model, tokenizer or data is not what the run began with, or no step is left."""
     found = {
         "model_sha256": ("model", job.facts.sha256()),
         "tokenizer_sha256": ("tokenizer", job.tokenizer.sha256),

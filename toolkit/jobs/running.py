@@ -22,8 +22,9 @@ from toolkit.checkpoints import (
     save_checkpoint,
     step_folder_name,
 )
+from toolkit.config import FinetuneConfig
 from toolkit.config_files import save_config
-from toolkit.errors import JobFailed, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.jobs.job import Job
 from toolkit.jobs.results import write_result
 from toolkit.protocols import BackendDescription, Trainer
@@ -234,7 +235,7 @@ class _Record:
 
     def _data_name(self) -> str:
         config = self.job.config
-        return config.data.path if config.__class__.__name__ == "FinetuneConfig" else config.corpus
+        return config.data.path if isinstance(config, FinetuneConfig) else config.corpus
 
 
 def final_figures(run: RunFolder, event: FinishedEvent) -> dict[str, Any]:
