@@ -1,8 +1,8 @@
 """The only training loop: order of events, evaluation, checkpoints, stop and resume. It knows no framework.
 
 Steps count optimizer updates, from 1. Update k uses `data.update(k - 1)`, the learning rate `learning_rate(k)` and
-dropout drawn from (seed, k − 1), all pure functions: a run that starts at `start_update` with a restored trainer goes on
-as if it had never stopped.
+dropout drawn from (seed, k − 1), all pure functions: a run that starts at `start_update` with a restored trainer goes
+on as if it had never stopped.
 """
 
 from __future__ import annotations

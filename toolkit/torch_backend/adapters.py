@@ -6,6 +6,7 @@ PEFT takes seconds to import, so it is imported where it is used.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,9 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    adapted = peft.get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT uses names that transformers has deprecated
+        adapted = peft.get_peft_model(model, config)
     draw_initial_values(adapted, seed)
     return adapted  # type: ignore[return-value]
 
@@ -98,7 +101,9 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
         if not needed.is_file():
             raise ToolkitError(f"not an adapter folder: {needed.name} is missing", where=folder)
     try:
-        adapted = peft.PeftModel.from_pretrained(model, str(folder), adapter_name=_ADAPTER, is_trainable=trainable)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # keys that do not fit: PEFT warns, the check below raises
+            adapted = peft.PeftModel.from_pretrained(model, str(folder), adapter_name=_ADAPTER, is_trainable=trainable)
         with safe_open(str(file), framework="pt") as tensors:
             found = set(tensors.keys())
     except (RuntimeError, ValueError, KeyError, OSError) as error:

@@ -148,8 +148,8 @@ def _next_logits(split: SplitModel, group: _Group) -> Tensor:
 def pick(logits: Tensor, sampling: Sampling, uniform: np.ndarray | None) -> Tensor:
     """Choose a token per row: the likeliest, or by inverting the cumulative distribution at `uniform` (B,) in [0, 1).
 
-    The filters apply in the usual order: temperature, top-k, top-p (Holtzman et al. 2020, arXiv:1904.09751), which keeps
-    the fewest tokens that hold probability `top_p` and always the first.
+    The filters apply in the usual order: temperature, top-k, top-p (Holtzman et al. 2020, arXiv:1904.09751); the last
+    keeps the fewest tokens that hold probability `top_p` and always the first.
     """
     if uniform is None:
         return logits.argmax(dim=-1)

@@ -66,12 +66,17 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
         ToolkitError: the folder does not hold a causal language model, or weights are missing or misshapen.
     """
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # what matters of its report is raised below
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise ToolkitError("no config.json: not a model folder", where=folder)
     try:
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=storage, local_files_only=True, attn_implementation="sdpa", output_loading_info=True
+            str(folder),
+            dtype=storage,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
         model, report = loaded
     except MemoryError:
@@ -93,9 +98,12 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
 def checkpoint_blocks(model: Any) -> None:
     """Recompute the blocks' activations in the backward pass, in this instance alone.
 
-    Without re-entry: adapters get their gradients although the inputs are frozen, and recomputing draws the same dropout.
+    Without re-entry: adapters get gradients although the inputs are frozen, and recomputing draws the same dropout.
     """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(model, "activation_checkpointing_enable"):  # the name that newer transformers give it
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def first_line(error: BaseException) -> str:

@@ -36,8 +36,8 @@ from toolkit.torch_backend import adapters, losses
 from toolkit.torch_backend.generate import generate
 from toolkit.torch_backend.model import (
     SplitModel,
-    choose_device,
     checkpoint_blocks,
+    choose_device,
     choose_dtype,
     devices,
     load_model,
