@@ -23,22 +23,23 @@ it is out of date, so do not edit it by hand.
 """
 
 
-def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Context]]:
-    """Yield the full name and a context of the command and of everything below it, depth first."""
-    context = click.Context(command, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH, color=False)
-    yield name, context
+def walk(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[click.Context]:
+    """Yield a context of the command and of everything below it, depth first."""
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH, "color": False}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield context
     if isinstance(command, click.Group):
         for child_name in command.list_commands(context):
             child = command.get_command(context, child_name)
             if child is not None and not child.hidden:
-                yield from walk(child, f"{name} {child_name}")
+                yield from walk(child, child_name, context)
 
 
 def render() -> str:
     """Return the whole page."""
     sections = [
-        f"## {name}\n\n```text\n{context.command.get_help(context).rstrip()}\n```\n"
-        for name, context in walk(toolkit_group, "toolkit")
+        f"## {context.command_path}\n\n```text\n{context.command.get_help(context).rstrip()}\n```\n"
+        for context in walk(toolkit_group, "toolkit")
     ]
     return "\n".join([HEADER, *sections])
 
