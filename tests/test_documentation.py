@@ -63,16 +63,16 @@ def all_commands() -> list[Line]:
     ]
 
 
-def parse(command: click.Command, words: list[str], name: str) -> None:
+def parse(command: click.Command, words: list[str], name: str, parent: click.Context | None = None) -> None:
     """Parse as the command line does, but without looking at the disk. Raises click.UsageError."""
-    context = click.Context(command, info_name=name)
+    context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
     values, rest, _ = command.make_parser(context).parse_args(list(words))
     if isinstance(command, click.Group):
         if rest:
             child = command.get_command(context, rest[0])
             if child is None:
                 raise click.UsageError(f"no such command: {name} {rest[0]}")
-            parse(child, rest[1:], f"{name} {rest[0]}")
+            parse(child, rest[1:], rest[0], context)
         return
     if rest:
         raise click.UsageError(f"unexpected words: {rest}")
