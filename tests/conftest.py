@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-# Before any framework is imported: no hub, no home directory, few threads (a test machine has two cores).
+# Before any framework is imported: no hub, no home directory, one thread (models here are so tiny that a second one only
+# waits, and on a busy machine waits long).
 _HOME = tempfile.TemporaryDirectory(prefix="toolkit-tests-")
 os.environ.update(
     HOME=_HOME.name,
@@ -21,7 +22,7 @@ os.environ.update(
     TOOLKIT_HOME=str(Path(_HOME.name) / "toolkit"),
     TOOLKIT_RUNS_DIR=str(Path(_HOME.name) / "runs"),
 )
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_TOKEN"):
     os.environ.pop(_name, None)
 
@@ -40,13 +41,14 @@ def build_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
     """Return `build(**fields of TinyModel) -> folder`; equal arguments share one folder, so do not write to it."""
     from tests.tiny_models import TinyModel, build
 
-    built: dict[TinyModel, Path] = {}
+    built: dict[str, Path] = {}
 
     def build_once(**fields: Any) -> Path:
         model = TinyModel(**fields)
-        if model not in built:
-            built[model] = build(tmp_path_factory.mktemp(f"tiny-{model.family}"), model)
-        return built[model]
+        key = repr(model)  # `changes` may hold dictionaries
+        if key not in built:
+            built[key] = build(tmp_path_factory.mktemp(f"tiny-{model.family}"), model)
+        return built[key]
 
     return build_once
 
