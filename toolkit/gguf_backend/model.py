@@ -21,6 +21,9 @@ CACHE_BUDGET_BYTES = 512 * 2**20
 OUTPUT_BUDGET_FLOATS = 16 * 2**20
 MAX_SEQUENCES = 32
 MAX_BATCH_TOKENS = 512
+# llama.cpp's threads meet after every operation. On 6 M parameters two threads gain little on an idle machine and cost a factor
+# of 18 on a busy one (measured), so a thread must be worth its share of weights.
+BYTES_PER_THREAD = 32 * 2**20
 _ALL_LAYERS = -1
 
 llama_cpp.llama_backend_init()
@@ -107,7 +110,8 @@ class Context:
         params.n_ctx = sequences * length
         params.n_seq_max = sequences
         params.n_batch = params.n_ubatch = self.batch_tokens
-        params.n_threads = params.n_threads_batch = threads or usable_threads()
+        worthwhile = 1 + llama_cpp.llama_model_size(model.handle) // BYTES_PER_THREAD
+        params.n_threads = params.n_threads_batch = threads or min(usable_threads(), worthwhile)
         params.kv_unified = False
         params.no_perf = True
         if exact:

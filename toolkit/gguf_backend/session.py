@@ -34,7 +34,7 @@ class GgufScorer:
         """Load a file. Raises ToolkitError with llama.cpp's words when it refuses.
 
         exact:   float32 KV cache, plain attention, CPU: what comparisons with the trained model need
-        threads: default: the physical cores that this process may use
+        threads: default: the physical cores that this process may use, fewer for a small model
         """
         self.path = Path(path)
         self._exact = exact

@@ -29,6 +29,22 @@ class Encoding:
     ids: list[int]
     offsets: list[tuple[int, int]]
 
+    def token_to_chars(self, token: int) -> tuple[int, int]:
+        """Return the (start, end) of the characters that the token at this index stands for."""
+        return self.offsets[token]
+
+    def char_to_token(self, character: int) -> int | None:
+        """Return the index of the first token that stands for a character; None where there is none."""
+        return self._first_tokens.get(character)
+
+    @cached_property
+    def _first_tokens(self) -> dict[int, int]:
+        first: dict[int, int] = {}
+        for token, (start, end) in enumerate(self.offsets):
+            for character in range(start, end):
+                first.setdefault(character, token)
+        return first
+
 
 class GgufTokenizer:
     """Text to ids and back, and the chat template, all by llama.cpp's reading of the file."""
@@ -190,9 +206,7 @@ class GgufTokenizer:
         room = len(raw) + 8
         while True:
             buffer = (llama_cpp.llama_token * room)()
-            count = llama_cpp.llama_tokenize(
-                self._vocabulary, raw, len(raw), buffer, room, add_special, parse_special
-            )
+            count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), buffer, room, add_special, parse_special)
             if count >= 0:
                 return buffer[:count]
             room = -count

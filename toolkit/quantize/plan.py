@@ -36,7 +36,7 @@ QUANT_TYPES: dict[str, QuantType] = {
         QuantType("F16", LlamaFileType.MOSTLY_F16, Kind.F16, 1e-2),
         QuantType("BF16", LlamaFileType.MOSTLY_BF16, Kind.BF16, 2e-2),
         QuantType("Q8_0", LlamaFileType.MOSTLY_Q8_0, None, 5e-2),
-        QuantType("Q4_K_M", LlamaFileType.MOSTLY_Q4_K_M, None, 0.5),
+        QuantType("Q4_K_M", LlamaFileType.MOSTLY_Q4_K_M, None, 1.0),
     )
 }
 # Published files differ by this much or less from their sources (relative root mean square, Gaussian weights), times two.
