@@ -47,10 +47,13 @@ def _table(metric: str, rows: Sequence[EvaluationRow], targets: Sequence[str], h
     return table
 
 
-def format_comparison(comparison: Comparison) -> str:
-    """Write a paired difference: `after against before, overall: +85.0 points (+79.1 to +90.2), McNemar p < 0.001`."""
+def format_comparison(comparison: Comparison, first: str | None = None, second: str | None = None) -> str:
+    """Write a paired difference: `after against before, overall: +85.0 points (+79.1 to +90.2), McNemar p < 0.001`.
+
+    `first` and `second` rename the targets.
+    """
     paired = comparison.exact_match
     p_value = "p < 0.001" if paired.p_value < 0.001 else f"p = {paired.p_value:.3f}"
-    interval = f"{100 * paired.low:+.1f} to {100 * paired.high:+.1f}"
-    points = f"{100 * paired.difference:+.1f} points ({interval})"
-    return f"{comparison.second} against {comparison.first}, {comparison.family}: {points}, McNemar {p_value}"
+    points = f"{100 * paired.difference:+.1f} points ({100 * paired.low:+.1f} to {100 * paired.high:+.1f})"
+    sides = f"{second or comparison.second} against {first or comparison.first}"
+    return f"{sides}, {comparison.family}: {points}, McNemar {p_value}"

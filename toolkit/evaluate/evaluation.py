@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from toolkit.datasets.chat import tokenize_examples
 from toolkit.datasets.tokenizer import Tokenizer
@@ -16,6 +16,9 @@ from toolkit.evaluate.questions import OVERALL, ask_all, families_of, with_overa
 from toolkit.evaluate.results import EvaluationRow, make_row
 from toolkit.evaluate.suites import Suite
 from toolkit.protocols import Scorer
+
+if TYPE_CHECKING:
+    from toolkit.gguf_backend.tokenizer import GgufTokenizer
 
 NEAREST = "nearest question"
 Item = TypeVar("Item")
@@ -60,7 +63,7 @@ def _of_family(items: Sequence[Item], named: Sequence[str], family: str) -> list
 def evaluate_scorer(
     target: str,
     scorer: Scorer,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | GgufTokenizer,
     suite: Suite,
     *,
     context: int,
@@ -72,7 +75,8 @@ def evaluate_scorer(
     context: longest sequence in tokens; longer examples are truncated for perplexity, and counted
     advance: called with the units of work done; there are `work_units(suite)` in all
     """
-    tokenized = tokenize_examples(list(suite.examples), tokenizer, context)
+    # A .gguf's tokenizer has the same face: what `tokenize_examples` calls, it offers.
+    tokenized = tokenize_examples(suite.examples, cast(Tokenizer, tokenizer), context)
     losses = example_losses(scorer, tokenized.examples, pad_id=tokenizer.pad_id or 0, advance=advance)
     answers = answer_questions(
         scorer, tokenizer, suite.questions, context=context, batch_size=batch_size, advance=advance

@@ -8,36 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from toolkit.datasets.schema import Message
 from toolkit.evaluate.intervals import Estimate, wilson_interval
 from toolkit.evaluate.questions import Question
 from toolkit.protocols import Sampling, Scorer
 
+if TYPE_CHECKING:
+    from toolkit.datasets.tokenizer import Tokenizer
+    from toolkit.gguf_backend.tokenizer import GgufTokenizer
+
 SPARE_TOKENS = 16
 """Tokens that an answer may take beyond its reference: the same text can be spelt with more, shorter tokens."""
-
-
-class AnswerTokenizer(Protocol):
-    """What answering needs of a tokenizer; `toolkit.datasets.tokenizer` and a .gguf's own both have it."""
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        ...
-
-    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
-        """Turn text into token ids."""
-        ...
-
-    def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
-        """Render messages through the chat template and tokenise them."""
-        ...
-
-    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
-        """Turn token ids into text."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +43,7 @@ def judge(text: str, finished: bool, reference: str) -> Answer:
 
 def answer_questions(
     scorer: Scorer,
-    tokenizer: AnswerTokenizer,
+    tokenizer: Tokenizer | GgufTokenizer,
     questions: Sequence[Question],
     *,
     context: int | None = None,
@@ -112,7 +94,7 @@ def _plan(
 
 
 def _generate(
-    scorer: Scorer, tokenizer: AnswerTokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
+    scorer: Scorer, tokenizer: Tokenizer | GgufTokenizer, prompts: Sequence[Sequence[int]], sampling: Sampling
 ) -> list[tuple[str, bool]]:
     """Collect the streamed tokens of each row into (text, finished)."""
     tokens: list[list[int]] = [[] for _ in prompts]
