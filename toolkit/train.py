@@ -150,8 +150,9 @@ def train(
     """Train from `start_update` to `total_steps` updates and report every event as it happens.
 
     Evaluates before the first update, every `eval_every` steps and at the end. Saves every `save_every` steps, when an
-    evaluation is the best so far, at the end, and when `should_stop` says so (asked after every update). The untrained
-    model is never the best. On resume hand in the checkpoint's `best`.
+    evaluation is the best so far, at the end, and when `should_stop` says so (asked after every update; an evaluation that
+    is due comes first, so that a resumed run misses none). The untrained model is never the best. On resume hand in the
+    checkpoint's `best`.
 
     Raises:
         ToolkitError: an update has nothing to learn.
@@ -187,7 +188,7 @@ class _Loop:
                 yield self._log(step)
             stop = should_stop() and not last
             evaluation = None
-            if self.validation and (last or step % self.eval_every == 0) and not stop:
+            if self.validation and (last or step % self.eval_every == 0):
                 yield (evaluation := self._evaluate(step))
             if request := self._request(step, evaluation, last, stop):
                 yield self._save(request)

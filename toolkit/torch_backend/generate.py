@@ -158,7 +158,9 @@ def pick(logits: Tensor, sampling: Sampling, uniform: np.ndarray | None) -> Tens
         values[:, sampling.top_k :] = -torch.inf
     probabilities = values.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
-    probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    dropped = before >= sampling.top_p
+    dropped[:, 0] = False
+    probabilities = probabilities.masked_fill(dropped, 0.0)
     cumulative = probabilities.cumsum(dim=-1)
     target = torch.from_numpy(uniform).to(cumulative)[:, None] * cumulative[:, -1:]
     index = (cumulative <= target).sum(dim=-1, keepdim=True)
