@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolkit.datasets.batching import TrainingData, collate, evaluation_batches
@@ -51,13 +51,15 @@ def test_padding_is_its_own_segment_with_weight_zero_and_restarting_positions() 
     assert batch.loss_weights.dtype == np.float32
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(2, 30), min_size=1, max_size=80),
     batch_size=st.integers(1, 9),
     accumulation=st.integers(1, 4),
     epoch=st.integers(0, 3),
 )
+@example(lengths=[5] * 10, batch_size=4, accumulation=1, epoch=0)
+@example(lengths=[5] * 9, batch_size=2, accumulation=3, epoch=1)
 def test_every_epoch_shows_every_example_once_trailing_batches_included(
     lengths: list[int], batch_size: int, accumulation: int, epoch: int
 ) -> None:

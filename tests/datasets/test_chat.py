@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.datasets import templates
@@ -204,7 +204,7 @@ TURN_TEXT = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen2.5", "llama3", "mistral", "fallback"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30)
 @given(contents=st.lists(TURN_TEXT, min_size=2, max_size=6).filter(lambda turns: len(turns) % 2 == 0))
 def test_whatever_the_text_the_trained_runs_are_the_answers(
     name: str, contents: Sequence[str], make_tokenizer: MakeTokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolkit.config import DataConfig
@@ -119,7 +119,11 @@ def test_nested_outputs_are_refused_with_the_mapping_that_they_need_and_read_wit
         ":1: no known shape of example. Say which fields to use: --set data.prompt=instruction "
         "--set data.input=instances.0.input --set data.completion=instances.0.output"
     )
-    mapping = {"prompt": "instruction", "input": "instances.0.input", "completion": "instances.0.output"}
+    mapping: dict[str, Any] = {
+        "prompt": "instruction",
+        "input": "instances.0.input",
+        "completion": "instances.0.output",
+    }
     example = read_examples(path, DataConfig(path=str(path), **mapping))[0]
     assert turns(example) == [("user", "What is the relation?\n\nNight : Day"), ("assistant", "Opposites.")]
 
@@ -190,12 +194,13 @@ def test_limits_draw_by_seed_and_leave_the_other_side_alone(write_jsonl: WriteJs
     assert {e.where for e in few.validation} < {e.where for e in full.validation}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     keys=st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=2, max_size=120),
     fraction=st.floats(0.01, 0.6),
     seed=st.integers(0, 9),
 )
+@example(keys=[1, 1, 1, 2, 2, 2, 3, 3, None], fraction=0.3, seed=0)
 def test_no_key_stands_on_both_sides_of_a_split(keys: list[int | None], fraction: float, seed: int) -> None:
     examples = [Example((), {} if k is None else {"key": k}, str(i)) for i, k in enumerate(keys)]
     if None not in keys and len(set(keys)) == 1:
@@ -371,7 +376,7 @@ JSON_VALUES = st.recursive(
 FIELD_NAMES = st.sampled_from(["messages", "role", "content", "instruction", "input", "output", "prompt", "completion"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     record=st.one_of(JSON_VALUES, st.dictionaries(FIELD_NAMES, JSON_VALUES)),
     prompt=st.sampled_from([None, "prompt", "messages.0.content", "output.x"]),
@@ -389,7 +394,7 @@ def test_whatever_a_line_holds_it_is_read_or_refused_in_words(
         assert all(any(m.role == "assistant" and m.content.strip() for m in e.messages) for e in examples)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(content=st.binary(max_size=200))
 def test_whatever_bytes_a_file_holds_no_traceback_comes_out(
     content: bytes, tmp_path_factory: pytest.TempPathFactory

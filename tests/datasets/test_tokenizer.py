@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.datasets import templates
@@ -180,7 +180,7 @@ def test_loading_a_tokenizer_imports_no_framework() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(ids=st.lists(st.integers(min_value=0, max_value=329), max_size=40))
 def test_streamed_pieces_add_up_to_the_whole_text_and_end_at_characters(
     ids: list[int], make_tokenizer: MakeTokenizer
@@ -200,7 +200,7 @@ def test_a_character_of_several_tokens_is_held_back_until_it_is_whole(make_token
     assert [stream.push(token) for token in ids] == [""] * (len(ids) - 1) + ["\U0001f980"]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(text=st.text(alphabet=st.characters(codec="utf-8")))
 def test_spelt_special_tokens_are_plain_text_unless_asked_for(text: str, make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer(templates.CHATML)

@@ -135,20 +135,24 @@ def _token_range(encoding: tokenizers.Encoding, start: int, end: int) -> tuple[i
 
     A token that begins before `start` is part of the prompt: the model never has to write it.
     """
-    inside = _tokens_of(encoding, range(start, end))
-    first = next(inside, None)
+    first = next(_tokens_of(encoding, range(start, end)), None)
     if first is None:
         return 0, 0
-    if encoding.token_to_chars(first)[0] < start:  # pyright: ignore[reportOptionalSubscript]
-        straddled = encoding.token_to_chars(first)
-        while first < len(encoding.ids) and encoding.token_to_chars(first) == straddled:
-            first += 1
-    last = next(_tokens_of(encoding, range(end - 1, start - 1, -1)))
+    count = len(encoding.ids)
+    while first < count and _first_character(encoding, first) < start:
+        first += 1
     # A character of several bytes may be spread over several tokens, of which the first is found.
-    place = encoding.token_to_chars(last)
-    while last + 1 < len(encoding.ids) and encoding.token_to_chars(last + 1) == place:
-        last += 1
-    return first, last + 1
+    stop = next(_tokens_of(encoding, range(end - 1, start - 1, -1))) + 1
+    while stop < count and _first_character(encoding, stop) < end:
+        stop += 1
+    return first, stop
+
+
+def _first_character(encoding: tokenizers.Encoding, token: int) -> int:
+    place = encoding.token_to_chars(token)
+    if place is None:
+        raise IndexError(f"token {token} of {len(encoding.ids)}")
+    return place[0]
 
 
 def _tokens_of(encoding: tokenizers.Encoding, characters: range) -> Iterator[int]:
