@@ -9,6 +9,7 @@ from toolkit.datasets.schema import Message
 TEXTS: tuple[str, ...] = (
     "Hello, world!",
     "I'm sure they'll say we've won; it's HERS, he'D GO, you'Re",
+    "DON'TSTOP it'Sno I'MOK O'Really it'sno we'vegone they'LLsee",
     "don’t ‘quote’ “this” — or that… 'tis",
     "3.14159 1234567890 12,345 0x7fff 1e-9 ½ ² Ⅷ ٣٤٥ १२३",
     "a1b2c3 abc123def 99bottles x86_64",

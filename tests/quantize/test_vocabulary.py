@@ -1,0 +1,176 @@
+"""Reading tokenizers for GGUF: what is recognised, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+from tests.tiny_models import LLAMA3_PATTERN, QWEN2_PATTERN, QWEN2_TEMPLATE, write_tokenizer
+from toolkit.datasets.tokenizer import Tokenizer as TrainedTokenizer
+from toolkit.errors import ToolkitError
+from toolkit.quantize.pre_tokenizer import recognise
+from toolkit.quantize.vocabulary import Vocabulary, read_vocabulary
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a Qwen2-shaped tokenizer alone, free to be changed."""
+    write_tokenizer(tmp_path, "qwen2")
+    return tmp_path
+
+
+def read(folder: Path, rows: int = 400) -> Vocabulary:
+    return read_vocabulary(folder, TrainedTokenizer.load(folder), rows)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None], name: str = "tokenizer.json") -> None:
+    path = folder / name
+    content = json.loads(path.read_text("utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), "utf-8")
+
+
+def test_rows_without_a_token_become_unused_fillers(folder: Path):
+    vocabulary = read(folder, rows=400)
+    size = TrainedTokenizer.load(folder).vocab_size
+    assert len(vocabulary.tokens) == len(vocabulary.types) == 400
+    assert vocabulary.tokens[size] == f"[PAD{size}]"
+    assert set(vocabulary.types[size:]) == {gguf.TokenType.UNUSED}
+    assert vocabulary.types[0] == gguf.TokenType.NORMAL
+
+
+def test_special_and_added_tokens_have_types_of_their_own(folder: Path):
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["<tool>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    vocabulary = read(folder)
+    kinds = dict(zip(vocabulary.tokens, vocabulary.types, strict=True))
+    assert kinds["<|im_end|>"] == gguf.TokenType.CONTROL
+    assert kinds["<tool>"] == gguf.TokenType.USER_DEFINED
+
+
+def test_merges_are_read_in_both_of_their_spellings(folder: Path):
+    as_pairs = read(folder).merges
+    edit(folder, lambda d: d["model"].update(merges=[" ".join(pair) for pair in d["model"]["merges"]]))
+    assert read(folder).merges == as_pairs
+    assert all(merge.count(" ") == 1 for merge in as_pairs)
+
+
+def test_the_end_of_sequence_comes_first_and_the_end_of_turn_second(tmp_path: Path):
+    write_tokenizer(tmp_path, "qwen2")
+    edit(tmp_path, lambda d: d.update(eos_token="<|endoftext|>"), "tokenizer_config.json")
+    tokenizer = TrainedTokenizer.load(tmp_path)
+    spelled = [tokenizer.id_to_token(token) for token in read(tmp_path).stop_ids]
+    assert spelled == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_a_beginning_of_text_is_added_only_where_the_tokenizer_adds_it(tmp_path: Path):
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "qwen2").mkdir()
+    write_tokenizer(tmp_path / "llama", "llama")
+    write_tokenizer(tmp_path / "qwen2", "qwen2")
+    llama, qwen2 = read(tmp_path / "llama"), read(tmp_path / "qwen2")
+    assert llama.adds_bos
+    assert llama.tokens[llama.bos_id] == "<|begin_of_text|>"
+    assert not qwen2.adds_bos
+    assert qwen2.bos_id == qwen2.stop_ids[0]
+
+
+def test_the_chat_template_is_the_one_trained_with(folder: Path):
+    assert read(folder).chat_template == QWEN2_TEMPLATE
+    edit(folder, lambda d: d.pop("chat_template"), "tokenizer_config.json")
+    fallback = read(folder).chat_template
+    assert fallback is not None
+    assert "### Instruction:" in fallback
+    assert "bos_token" not in fallback
+
+
+PATTERNS = {
+    "qwen2": (QWEN2_PATTERN, False, "qwen2"),
+    "qwen2 with a harmless group": (f"(?:{QWEN2_PATTERN})", False, "qwen2"),
+    "llama 3": (LLAMA3_PATTERN, True, "llama-bpe"),
+    "llama 3 that obeys its merges": (LLAMA3_PATTERN, False, "smaug-bpe"),
+}
+
+
+@pytest.mark.parametrize("case", PATTERNS)
+def test_pre_tokenizers_are_recognised_by_what_they_do(folder: Path, case: str):
+    pattern, ignores_merges, expected = PATTERNS[case]
+    engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
+        [
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    definition = json.loads(engine.to_str())
+    definition["model"]["ignore_merges"] = ignores_merges
+    assert recognise(engine, definition, folder) == expected
+
+
+FOREIGN = {
+    "GPT-2": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+    "prefix space": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False),
+        ]
+    ),
+    "two digits": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN.replace(r"\p{N}|", r"\p{N}{1,2}|")), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+    "case-sensitive contractions": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN.replace("(?i:", "(?:")), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_other_pre_tokenizers_are_refused_by_name(folder: Path, case: str):
+    engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine.pre_tokenizer = FOREIGN[case]  # pyright: ignore[reportAttributeAccessIssue]
+    engine.save(str(folder / "tokenizer.json"))
+    with pytest.raises(ToolkitError, match=r"pre-tokenizer .*ByteLevel.* cannot be exported. Supported: qwen2, llama-bpe"):
+        read(folder)
+
+
+REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "SentencePiece": (lambda d: d["model"].update(byte_fallback=True), "does not work on bytes"),
+    "Unigram": (lambda d: d["model"].update(type="Unigram"), "tokenizer model Unigram cannot be exported"),
+    "lowercase": (lambda d: d.update(normalizer={"type": "Lowercase"}), "normaliser Lowercase cannot be exported"),
+    "stripping token": (lambda d: d["added_tokens"][0].update(lstrip=True), "strips its surroundings"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_tokenizers_that_gguf_cannot_express_are_refused(folder: Path, tmp_path: Path, case: str):
+    change, message = REFUSALS[case]
+    trained = TrainedTokenizer.load(folder)
+    edit(folder, change)
+    with pytest.raises(ToolkitError, match=message):
+        read_vocabulary(folder, trained, 400)
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_refused(folder: Path):
+    with pytest.raises(ToolkitError, match="tokens beyond the 300 rows"):
+        read(folder, rows=300)
+
+
+def test_normalised_input_is_noted(folder: Path):
+    assert not read(folder).nfc
+    edit(folder, lambda d: d.update(normalizer={"type": "NFC"}))
+    assert read(folder).nfc
+    shutil.rmtree(folder)
