@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import config_options, recipe
+from toolkit.commands.options import config_command, config_options, recipe
 from toolkit.commands.progress import memory
 from toolkit.commands.training import announce, exit_if_stopped, follow_run, load_trainer, show_result
 from toolkit.config import FinetuneConfig
@@ -24,7 +24,7 @@ DEMONSTRATION_RECIPE = "nano-demo.yaml"
 FLAGS = {"model": "model", "data": "data.path", "method": "method", "backend": "backend"}
 
 
-@click.command("finetune", short_help="Teach a model your data.")
+@click.command("finetune", cls=config_command(FinetuneConfig), short_help="Teach a model your data.")
 @config_options(FinetuneConfig, FLAGS)
 @click.option("--name", help="Name of the run [default: <model>-<data>-001, counted up].")
 @click.option("--resume", metavar="RUN", help="Go on with a run: its name, its folder, or one of its checkpoints.")

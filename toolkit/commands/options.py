@@ -36,14 +36,25 @@ def config_options(model: type[BaseModel], flags: dict[str, str]) -> Callable[[C
     return decorate
 
 
-def keys_epilog(model: type[BaseModel]) -> str:
-    """List every option of a config model for the end of `--help`."""
-    lines = []
-    for path, info in option_paths(model):
-        default = info.get_default(call_default_factory=True)
-        shown = "" if default is None else f" [default: {default}]"
-        lines.append(f"{path}: {_one_line(info.description)}{shown}")
-    return "\b\nKeys for --set and --config:\n" + "\n".join(f"  {line}" for line in lines)
+class ConfigCommand(click.Command):
+    """A command whose help ends with every key of its config model."""
+
+    config_model: type[BaseModel]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the keys, what they mean and what they default to."""
+        rows = []
+        for path, info in option_paths(self.config_model):
+            default = info.get_default(call_default_factory=True)
+            shown = "" if default is None else f" [default: {default}]"
+            rows.append((path, f"{_one_line(info.description)}{shown}"))
+        with formatter.section("Keys for --set and --config"):
+            formatter.write_dl(rows)
+
+
+def config_command(model: type[BaseModel]) -> type[ConfigCommand]:
+    """Return a command class that documents the keys of `model`."""
+    return type("ConfigCommand", (ConfigCommand,), {"config_model": model})
 
 
 def recipe(name: str) -> Path | None:

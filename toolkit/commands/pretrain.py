@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from toolkit.atomic_files import atomic_folder
-from toolkit.commands.options import config_options, recipe
+from toolkit.commands.options import config_command, config_options, recipe
 from toolkit.commands.progress import say
 from toolkit.commands.training import announce, exit_if_stopped, follow_run, load_trainer, show_result
 from toolkit.config import PretrainConfig
@@ -22,7 +22,7 @@ BUNDLED_RECIPE = "nano-pretrain.yaml"
 FLAGS = {"corpus": "corpus", "backend": "backend"}
 
 
-@click.command("pretrain", short_help="Train a small model from scratch.")
+@click.command("pretrain", cls=config_command(PretrainConfig), short_help="Train a small model from scratch.")
 @config_options(PretrainConfig, FLAGS)
 @click.option("--name", help="Name of the run [default: pretrain-<corpus>-001, counted up].")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the finished model to this folder.")
