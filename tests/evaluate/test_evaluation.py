@@ -116,6 +116,7 @@ def test_figures_are_written_as_people_read_them() -> None:
     hopeless = EvaluationRow("t", "s", "f", "perplexity", math.inf, None, None, 1)
     assert format_figure(percent) == "97.5 (94.1–99.0)"
     assert format_figure(EvaluationRow("t", "s", "f", "perplexity", 1.0833, 1.05, 1.12, 200)) == "1.08 (1.05–1.12)"
+    assert format_figure(EvaluationRow("t", "s", "f", "perplexity", 4719.6, None, None, 200)) == "4,720"
     assert format_figure(hopeless) == "over a million"
     assert format_figure(None) == "–"
     assert json.loads(rows_as_json([hopeless]))[0]["value"] is None

@@ -62,7 +62,7 @@ def _percent(share: float) -> str:
 def _perplexity(value: float) -> str:
     if math.isinf(value) or value >= 1e6:
         return "over a million"
-    return f"{value:.3g}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def rows_as_json(rows: Sequence[EvaluationRow]) -> str:
