@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolkit.config import DataConfig
-from toolkit.datasets.formats import hold_out, load_splits, read_examples
+from toolkit.datasets.formats import STARTER_FOLDER, hold_out, load_splits, read_examples
 from toolkit.datasets.lines import MAX_LINE_BYTES
-from toolkit.datasets.records import suggest_mapping
+from toolkit.datasets.records import example_from_record, suggest_mapping
 from toolkit.datasets.schema import Example, Message
 from toolkit.errors import ToolkitError
 
@@ -146,6 +147,24 @@ def test_nested_outputs_are_refused_with_the_mapping_that_they_need_and_read_wit
 )
 def test_a_mapping_is_suggested_from_the_names_of_the_fields(record: Any, mapping: Any) -> None:
     assert suggest_mapping(record) == mapping
+
+
+def test_every_example_in_the_guide_is_read_as_the_guide_says() -> None:
+    guide = (EXCERPT.parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?:^<!-- mapping: (.*?) -->\n)?^```json\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 5
+    for mapping, body in blocks:
+        fields: dict[str, Any] = dict(pair.split("=") for pair in mapping.split())
+        for line in body.splitlines():
+            assert example_from_record(json.loads(line), DataConfig(**fields), "docs/data.md").messages[-1].content
+
+
+def test_the_starter_set_is_read_by_its_name_with_no_key_on_both_sides() -> None:
+    splits = load_splits(DataConfig(max_validation_examples=10**6), 0)
+    assert [path.parent for path in splits.files] == [STARTER_FOLDER] * 2
+    assert len(splits.train) + len(splits.validation) >= 1000
+    keys = [{example.key for example in side} for side in (splits.train, splits.validation)]
+    assert None not in keys[0] | keys[1] and not keys[0] & keys[1]
 
 
 # ---- splits

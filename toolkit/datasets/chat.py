@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import tokenizers
 from numpy.typing import NDArray
 
+from toolkit.datasets.chat_tokenizer import ChatTokenizer, TokenPlaces
 from toolkit.datasets.problems import condense
 from toolkit.datasets.schema import Example
-from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.datasets.turns import RenderedChat, render_with_spans
 from toolkit.errors import Problem, ToolkitError
 
@@ -55,7 +54,7 @@ class TokenizedSet:
     dropped: tuple[Problem, ...] = ()
 
 
-def tokenize_examples(examples: Sequence[Example], tokenizer: Tokenizer, max_seq_tokens: int) -> TokenizedSet:
+def tokenize_examples(examples: Sequence[Example], tokenizer: ChatTokenizer, max_seq_tokens: int) -> TokenizedSet:
     """Render, tokenise and weigh examples.
 
     The ids are those of the whole rendered conversation encoded at once, as a server encodes it. Where the template
@@ -63,7 +62,7 @@ def tokenize_examples(examples: Sequence[Example], tokenizer: Tokenizer, max_seq
 
     Args:
         examples: conversations.
-        tokenizer: the model's.
+        tokenizer: the model's, from its folder or from a .gguf file.
         max_seq_tokens: longer examples lose their end.
 
     Raises:
@@ -93,7 +92,7 @@ def tokenize_examples(examples: Sequence[Example], tokenizer: Tokenizer, max_seq
     return TokenizedSet(kept, sum(example.truncated for example in kept), tuple(dropped))
 
 
-def trained_pieces(example: TokenizedExample, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+def trained_pieces(example: TokenizedExample, tokenizer: ChatTokenizer) -> list[tuple[str, bool]]:
     """Return an example as (text, is it trained) pieces, for showing a person what the loss sees."""
     marks = zip(example.tokens.tolist(), (example.loss_weights != 0).tolist(), strict=True)
     return [
@@ -101,7 +100,7 @@ def trained_pieces(example: TokenizedExample, tokenizer: Tokenizer) -> list[tupl
     ]
 
 
-def _render(example: Example, tokenizer: Tokenizer, problems: list[Problem]) -> RenderedChat | None:
+def _render(example: Example, tokenizer: ChatTokenizer, problems: list[Problem]) -> RenderedChat | None:
     if not any(message.role == "assistant" for message in example.messages):
         problems.append(Problem("no assistant turn: there is nothing to learn", example.where))
         return None
@@ -113,7 +112,7 @@ def _render(example: Example, tokenizer: Tokenizer, problems: list[Problem]) -> 
 
 
 def _weigh(
-    chat: RenderedChat, encoding: tokenizers.Encoding, tokenizer: Tokenizer
+    chat: RenderedChat, encoding: TokenPlaces, tokenizer: ChatTokenizer
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return ids (T,) and weights (T,) of a rendered conversation."""
     ids = [*encoding.ids, tokenizer.eos_id] if chat.append_end else encoding.ids
@@ -130,7 +129,7 @@ def _weigh(
     return tokens, weights
 
 
-def _token_range(encoding: tokenizers.Encoding, start: int, end: int) -> tuple[int, int]:
+def _token_range(encoding: TokenPlaces, start: int, end: int) -> tuple[int, int]:
     """Return [first, stop) of the tokens that begin at or behind character `start` and hold characters before `end`.
 
     A token that begins before `start` is part of the prompt: the model never has to write it.
@@ -148,14 +147,14 @@ def _token_range(encoding: tokenizers.Encoding, start: int, end: int) -> tuple[i
     return first, stop
 
 
-def _first_character(encoding: tokenizers.Encoding, token: int) -> int:
+def _first_character(encoding: TokenPlaces, token: int) -> int:
     place = encoding.token_to_chars(token)
     if place is None:
         raise IndexError(f"token {token} of {len(encoding.ids)}")
     return place[0]
 
 
-def _tokens_of(encoding: tokenizers.Encoding, characters: range) -> Iterator[int]:
+def _tokens_of(encoding: TokenPlaces, characters: range) -> Iterator[int]:
     """Yield the token of each character in turn; characters that the normaliser dropped have none."""
     for character in characters:
         token = encoding.char_to_token(character)

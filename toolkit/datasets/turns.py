@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from toolkit.datasets.chat_tokenizer import ChatTokenizer
 from toolkit.datasets.schema import Message
-from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 
 
@@ -37,7 +37,7 @@ class RenderedChat:
     append_end: bool
 
 
-def render_with_spans(messages: Sequence[Message], tokenizer: Tokenizer) -> RenderedChat:
+def render_with_spans(messages: Sequence[Message], tokenizer: ChatTokenizer) -> RenderedChat:
     """Render a conversation and find its trained text.
 
     Raises:
@@ -69,7 +69,7 @@ def render_with_spans(messages: Sequence[Message], tokenizer: Tokenizer) -> Rend
 
 
 def _find_by_markers(
-    text: str, messages: Sequence[Message], turns: Sequence[int], tokenizer: Tokenizer
+    text: str, messages: Sequence[Message], turns: Sequence[int], tokenizer: ChatTokenizer
 ) -> list[tuple[int, int]] | None:
     """Return (start, end) of each assistant content in `text`, or None where the markers' surroundings differ."""
     markers = {index: f"Qz{index}marker{index}zQ" for index in turns}
@@ -103,7 +103,7 @@ def _as_written(content: str) -> list[str]:
     return list(dict.fromkeys(forms))
 
 
-def _start(text: str, messages: Sequence[Message], index: int, content_start: int, tokenizer: Tokenizer) -> int:
+def _start(text: str, messages: Sequence[Message], index: int, content_start: int, tokenizer: ChatTokenizer) -> int:
     """Return where the model begins to write: behind the generation prompt where that can be proved."""
     prompt = _prompt(messages[:index], tokenizer)
     if prompt is not None and text.startswith(prompt) and len(prompt) <= content_start:
@@ -116,14 +116,14 @@ def _start(text: str, messages: Sequence[Message], index: int, content_start: in
     return content_start
 
 
-def _end(text: str, content_end: int, tokenizer: Tokenizer) -> int:
+def _end(text: str, content_end: int, tokenizer: ChatTokenizer) -> int:
     """Return the end of what closes a turn whose content ends at `content_end`."""
     closed = content_end + len(tokenizer.turn_end)
     return closed if text.startswith(tokenizer.turn_end, content_end) else content_end
 
 
 def _find_by_prompts(
-    text: str, messages: Sequence[Message], turns: Sequence[int], tokenizer: Tokenizer
+    text: str, messages: Sequence[Message], turns: Sequence[int], tokenizer: ChatTokenizer
 ) -> list[tuple[int, int]] | None:
     """Return each turn's (start, end) between its generation prompt and the next end-of-turn token, or None."""
     if tokenizer.turn_end_id is None or not tokenizer.writes_generation_prompt:
@@ -143,7 +143,7 @@ def _find_by_prompts(
     return spans
 
 
-def _prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> str | None:
+def _prompt(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str | None:
     try:
         return tokenizer.render(messages, add_generation_prompt=True)
     except ToolkitError:  # some templates refuse a conversation that begins with the assistant, or an empty one
