@@ -10,6 +10,7 @@ import click
 
 from toolkit.checkpoints import Checkpoint
 from toolkit.commands.progress import ProgressDisplay, say, stop_on_signal
+from toolkit.datasets.problems import condense
 from toolkit.jobs.job import Job
 from toolkit.jobs.resume import exactness_warnings
 from toolkit.jobs.running import open_trainer, resume_command, run_job
@@ -38,7 +39,7 @@ def announce(job: Job, checkpoint: Checkpoint | None = None) -> None:
     )
     if figures.truncated:
         say(f"warning: {figures.truncated} examples are longer than data.max_seq_tokens and were truncated")
-    for problem in job.dropped:
+    for problem in condense(job.dropped):
         say(f"warning: left out: {problem}")
     if checkpoint is not None:
         changes = exactness_warnings(job, checkpoint)
