@@ -5,7 +5,6 @@ import pytest
 
 from toolkit.initial_values import derive_seed, draw_kaiming_uniform, draw_normal
 
-
 # Drawn by this module itself when it was written (NumPy 2.4): runs recorded with a seed must stay repeatable.
 PINNED_NORMAL = [-0.53286356, 0.41133785, 0.90741151]
 PINNED_UNIFORM = [0.31727990, 0.02955354, 0.34162962]

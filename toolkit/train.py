@@ -150,9 +150,9 @@ def train(
     """Train from `start_update` to `total_steps` updates and report every event as it happens.
 
     Evaluates before the first update, every `eval_every` steps and at the end. Saves every `save_every` steps, when an
-    evaluation is the best so far, at the end, and when `should_stop` says so (asked after every update; an evaluation that
-    is due comes first, so that a resumed run misses none). The untrained model is never the best. On resume hand in the
-    checkpoint's `best`.
+    evaluation is the best so far, at the end, and when `should_stop` says so (asked after every update; an evaluation
+    that is due comes first, so that a resumed run misses none). The untrained model is never the best. On resume hand
+    in the checkpoint's `best`.
 
     Raises:
         ToolkitError: an update has nothing to learn.

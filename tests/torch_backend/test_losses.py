@@ -141,3 +141,12 @@ def test_scaling_and_capping_behind_the_head_are_kept(tmp_path, open_trainer):
         expected = model(torch.from_numpy(tokens).long()).logits.numpy()
     assert np.abs(expected).max() < 3
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_the_figures_of_a_step_are_those_of_the_weighted_reference(tiny_qwen2, open_trainer):
+    trainer = open_trainer(tiny_qwen2)
+    micro = [ragged(3, [10, 6], trained=3), ragged(4, [8], trained=5)]
+    loss, weight = np.array([trainer.evaluate(batch) for batch in micro]).sum(axis=0)
+    figures = trainer.train_step(micro, 1e-3, weight, seed=0).read()
+    assert figures.loss == pytest.approx(loss / weight, rel=1e-5)
+    assert figures.weight_sum == pytest.approx(weight, rel=1e-6)
