@@ -20,7 +20,6 @@ SHIPPED = {
     side: [json.loads(line) for line in (DATA / f"{side}.jsonl").read_text(encoding="utf-8").splitlines()]
     for side in ("train", "valid")
 }
-EQUATION = re.compile(r"(\d+) (\+|-|×|plus|minus|times) (\d+) (?:=|is|makes) (\d+)")
 
 
 def texts_of(document: dict) -> list[str]:
@@ -49,15 +48,31 @@ def test_no_semantic_key_of_the_starter_set_is_among_the_keys_of_the_text():
         assert not taught & {record["metadata"]["key"] for record in SHIPPED[side]}
 
 
-def test_no_operand_pair_of_the_starter_set_stands_on_a_line_of_the_text(corpus):
+def test_no_operand_pair_of_the_starter_set_is_worked_with_in_the_text(corpus):
     asked = pairs_of(SHIPPED["valid"]) | pairs_of(SHIPPED["train"])
-    lines = 0
+    found = 0
     for line in corpus:
-        numbers = [int(number) for number in re.findall(r"\d+", line)]
-        lines += len(numbers) > 1
-        for first, second in zip(numbers, numbers[1:], strict=False):
-            assert frozenset((first, second)) not in asked, line
-    assert lines > DOCUMENTS
+        for part in re.split("[=;]", line):  # what stands on two sides of those is a result beside another step
+            numbers = [int(number) for number in re.findall(r"\d+", part)]
+            found += len(numbers) > 1
+            for first, second in zip(numbers, numbers[1:], strict=False):
+                assert frozenset((first, second)) not in asked, line
+    assert found > 3 * DOCUMENTS
+
+
+def test_no_equation_of_the_text_gives_a_starter_answer_away_by_inversion(corpus):
+    facts_asked = set()
+    for record in [*SHIPPED["valid"], *SHIPPED["train"]]:
+        if record["metadata"]["category"] == "arithmetic":
+            numbers = re.findall(r"\d+", record["instruction"] + record["input"])
+            facts_asked.add(frozenset(int(n) for n in [*numbers, record["output"].split("; ")[-1]]))
+    equation = re.compile(r"(\d+) (?:\+|-|×|plus|minus|times) (\d+) (?:=|is) (\d+)")
+    found = 0
+    for line in corpus:
+        for match in equation.finditer(line):
+            found += 1
+            assert frozenset(int(number) for number in match.groups()) not in facts_asked, line
+    assert found > DOCUMENTS
 
 
 def test_no_term_procedure_or_answer_of_the_starter_set_occurs_in_the_text(corpus):
@@ -73,21 +88,21 @@ def test_no_question_of_the_starter_set_occurs_in_the_text(corpus):
 
 
 def test_equations_in_the_text_are_exact(corpus):
-    compute = {"+": int.__add__, "plus": int.__add__, "-": int.__sub__, "minus": int.__sub__}
+    steps = re.compile(r"\d+(?: [+×-] \d+)+ = \d+")
     checked = 0
-    for line in corpus[::7]:
-        match = EQUATION.fullmatch(line.rstrip("."))
-        if match:
-            operation = compute.get(match[2], int.__mul__)
-            assert operation(int(match[1]), int(match[3])) == int(match[4]), line
+    for line in corpus[::5]:
+        for equation in steps.findall(line):
+            left, right = equation.split(" = ")
+            assert eval(left.replace("×", "*")) == int(right), line
             checked += 1
-    assert checked > 5000
+    assert checked > 20_000
 
 
-def test_no_reply_is_a_bare_number_as_the_starter_set_wants_it():
+def test_no_reply_has_the_form_that_the_starter_set_wants():
+    wanted = re.compile(r".*; \d+")
     for document in islice(documents(SEED), 3000):
         for message in document.get("messages", []):
-            assert not (message["role"] == "assistant" and message["content"].strip().isdigit())
+            assert not (message["role"] == "assistant" and wanted.fullmatch(message["content"]))
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another():
@@ -104,6 +119,11 @@ def test_a_document_that_names_a_starter_pair_is_not_clear_in_either_order():
     assert not keeps_clear({"text": f"It was {first} and then {second}."})
     assert not keeps_clear({"messages": [{"role": "user", "content": f"{second} + {first}"}]})
     assert keeps_clear({"text": f"It was {first}.\nThen it was {second}."})
+
+
+def test_a_document_that_names_a_starter_term_is_not_clear():
+    assert not keeps_clear({"text": "It depends on a Red thread."})
+    assert keeps_clear({"text": "It depends on a thread."})
 
 
 def test_the_facts_of_the_text_are_about_other_things_than_the_starter_set():

@@ -1,0 +1,133 @@
+"""Facts for the pretraining text: what common things are, and how everyday jobs are done.
+
+None of these terms or procedures is in the starter set; `tests/datasets/generate` holds the two lists apart.
+"""
+
+from __future__ import annotations
+
+# thing: meaning, completing "A … is a …".
+MEANINGS: dict[str, str] = {
+    "hammer": "a tool that drives nails into wood",
+    "spoon": "a tool for eating soup",
+    "umbrella": "a cover that keeps the rain off",
+    "candle": "a stick of wax that gives light",
+    "ladder": "a frame with steps for climbing",
+    "map": "a drawing that shows where places are",
+    "clock": "a machine that tells the time",
+    "library": "a house where people read and borrow books",
+    "bakery": "a shop that makes and sells bread",
+    "harbour": "a place where ships are safe from the sea",
+    "bridge": "a road that crosses a river",
+    "orchard": "a garden full of fruit trees",
+    "museum": "a house that keeps old and rare things",
+    "teacher": "a person who helps others to learn",
+    "doctor": "a person who cares for the sick",
+    "baker": "a person who bakes bread for a living",
+    "plumber": "a person who repairs pipes",
+    "pilot": "a person who flies a plane",
+    "judge": "a person who decides in a court",
+    "server": "a computer that answers other computers",
+    "database": "a store of records that can be searched",
+    "commit": "a change that has been saved with its reason",
+    "branch": "a line of work that is kept apart from the others",
+    "backup": "a copy that is kept in case the first one is lost",
+    "bug": "a mistake in a program",
+    "test": "a small program that checks another program",
+    "log": "a list of what a program did",
+    "release": "a version that is given to the users",
+    "password": "a secret word that opens an account",
+    "cache": "a place that keeps answers for later",
+    "query": "a question that is put to a database",
+    "index": "a list that makes a search fast",
+    "network": "a group of computers that talk to each other",
+    "keyboard": "a board of keys for writing",
+    "triangle": "a shape with three sides",
+    "square": "a shape with four equal sides",
+    "circle": "a round line whose points are all as far from the middle",
+    "dozen": "a group of twelve things",
+    "pair": "a group of two things that belong together",
+    "week": "a time of seven days",
+    "century": "a time of one hundred years",
+    "sum": "a number that we get when we add",
+    "product": "a number that we get when we multiply",
+    "even number": "a number that two divides without a rest",
+    "odd number": "a number that two does not divide",
+    "owl": "a bird that hunts at night",
+    "bee": "an insect that makes honey",
+    "whale": "an animal that lives in the sea and breathes air",
+    "rabbit": "a small animal with long ears",
+    "desert": "a land where it hardly ever rains",
+    "island": "a land with water all around it",
+    "valley": "a low land between hills",
+    "forest": "a land where many trees grow",
+    "lake": "a large water with land all around it",
+    "ticket": "a note that says what work must be done",
+    "deadline": "a day on which the work must be done",
+    "budget": "a plan for spending money",
+    "discount": "an amount that is taken off a price",
+    "salary": "a payment for a month of work",
+    "profit": "a gain that is left when all costs are paid",
+    "review": "a careful look at the work of somebody else",
+    "customer": "a person who buys what we make",
+    "alarm": "a sound that warns of a danger",
+    "vault": "a strong room for precious things",
+}
+
+# task: steps.
+TASKS: dict[str, str] = {
+    "make tea": "1. Boil the water. 2. Pour it over the leaves. 3. Wait three minutes.",
+    "boil an egg": "1. Boil the water. 2. Put the egg in. 3. Wait seven minutes.",
+    "bake bread": "1. Mix flour, water and salt. 2. Let it rest. 3. Bake it until it is brown.",
+    "plant a tree": "1. Dig a deep hole. 2. Set the tree in it. 3. Fill it and water it.",
+    "wash a shirt": "1. Put it into warm water. 2. Add soap. 3. Hang it up to dry.",
+    "paint a wall": "1. Clean the wall. 2. Cover the floor. 3. Paint from the top down.",
+    "change a wheel": "1. Lift the car. 2. Take the old wheel off. 3. Put the new one on.",
+    "write a letter": "1. Begin with the name. 2. Say what you want. 3. Sign it.",
+    "mail a parcel": "1. Pack it well. 2. Write the address. 3. Take it to the post office.",
+    "cross a street": "1. Look left. 2. Look right. 3. Walk when it is clear.",
+    "learn a word": "1. Read it aloud. 2. Write it down. 3. Use it the next day.",
+    "clean a window": "1. Wash it with water. 2. Wipe it from the top. 3. Dry it with paper.",
+    "draw a map": "1. Mark the north. 2. Draw the roads. 3. Add the names.",
+    "pack a suitcase": "1. Write a list. 2. Put heavy things below. 3. Close it and weigh it.",
+    "feed a cat": "1. Wash the bowl. 2. Fill it. 3. Set fresh water beside it.",
+    "light a fire": "1. Lay small sticks. 2. Put larger wood on top. 3. Light it from below.",
+    "install a program": "1. Download it. 2. Check where it comes from. 3. Run the installer.",
+    "save a file": "1. Choose a folder. 2. Give it a clear name. 3. Save it and look again.",
+    "print a page": "1. Switch the printer on. 2. Choose the page. 3. Press the button.",
+    "send a message": "1. Choose the person. 2. Write one clear question. 3. Read it again and send it.",
+    "find a book": "1. Look up its author. 2. Note the shelf. 3. Ask if it is not there.",
+    "open an account": "1. Give your name. 2. Choose a long password. 3. Confirm your address.",
+    "read a chart": "1. Read the title. 2. Read both axes. 3. Then look at the lines.",
+    "tie a knot": "1. Make a loop. 2. Pass the end through it. 3. Pull it tight.",
+    "sharpen a knife": "1. Wet the stone. 2. Hold the knife flat. 3. Draw it along on both sides.",
+    "sweep a floor": "1. Move the chairs away. 2. Sweep to the middle. 3. Take up the dust.",
+    "dry flowers": "1. Bind them together. 2. Hang them up in the dark. 3. Wait two weeks.",
+    "plan a trip": "1. Choose the place. 2. Count the money. 3. Book the train early.",
+    "keep a promise": "Write it down and do it before anything else.",
+    "calm a child": "Sit down beside it, listen, and speak slowly.",
+}
+
+MEANING_QUESTIONS: tuple[str, ...] = (
+    "What is {article} {thing}?",
+    "What does the word {thing} mean?",
+    "Define the word {thing}.",
+    "Explain the word {thing} to a child.",
+    "Can you say what {article} {thing} is?",
+    "Please tell me about the word {thing}.",
+    "Somebody asks what {article} {thing} is. What would you say?",
+)
+
+TASK_QUESTIONS: tuple[str, ...] = (
+    "How do I {task}?",
+    "How can I {task}?",
+    "Tell me how to {task}.",
+    "I would like to {task}. What comes first?",
+    "What are the steps to {task}?",
+    "Show me the way to {task}.",
+    "Explain how people {task}.",
+)
+
+
+def article(noun: str) -> str:
+    """Return the indefinite article of a noun."""
+    return "an" if noun[0].lower() in "aeiou" else "a"
