@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +17,9 @@ from toolkit.quantize.probes import CONVERSATIONS, TEXTS
 
 
 @pytest.fixture(scope="module", params=["tiny_qwen2", "tiny_llama"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tokenizer, GgufTokenizer]]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Tokenizer, GgufTokenizer]]:
     """A folder's tokenizer and that of its export."""
     folder = request.getfixturevalue(request.param)
     out = tmp_path_factory.mktemp("gguf")
@@ -67,7 +68,9 @@ def test_streamed_text_never_cuts_a_character(pair: Pair):
 def test_conversations_render_and_end_as_in_training(pair: Pair):
     theirs, ours = pair
     for conversation in CONVERSATIONS:
-        assert ours.render(conversation, add_generation_prompt=True) == theirs.render(conversation, add_generation_prompt=True)
+        assert ours.render(conversation, add_generation_prompt=True) == theirs.render(
+            conversation, add_generation_prompt=True
+        )
         assert ours.encode_chat(conversation, True) == theirs.encode_chat(conversation, True)
     assert (ours.turn_end, ours.turn_end_id) == (theirs.turn_end, theirs.turn_end_id)
     assert ours.writes_generation_prompt == theirs.writes_generation_prompt

@@ -24,7 +24,7 @@ LLAMA3_ROPE = {
 
 @pytest.fixture(scope="session")
 def adapter_for(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return `make(model_folder, **LoraConfig fields) -> folder`: an adapter that PEFT wrote, with A and B both random."""
+    """Return `make(model_folder, **LoraConfig fields) -> folder`: an adapter of PEFT's, A and B both random."""
     made: dict[tuple[Any, ...], Path] = {}
 
     def make(model_folder: Path, **options: Any) -> Path:

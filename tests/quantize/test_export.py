@@ -1,4 +1,4 @@
-"""Folders that transformers and PEFT wrote, exported and asked in llama.cpp; the witnesses are transformers and PEFT."""
+"""Folders that transformers and PEFT wrote, exported and asked in llama.cpp, with both as witnesses."""
 
 from __future__ import annotations
 

@@ -150,7 +150,9 @@ def test_a_custom_end_of_turn_token_ends_generation(build_tiny_model: Callable[.
     shutil.copytree(build_tiny_model(), folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (folder / name).read_text("utf-8").replace("<|im_end|>", "<|over_to_you|>")
-        (folder / name).write_text(text.replace('"eos_token": "<|over_to_you|>"', '"eos_token": "<|endoftext|>"'), "utf-8")
+        (folder / name).write_text(
+            text.replace('"eos_token": "<|over_to_you|>"', '"eos_token": "<|endoftext|>"'), "utf-8"
+        )
     report = export_model(ExportRequest(Target("model", "tiny", folder), "F32", tmp_path / "out"))
     assert report.failed == ()
     scorer = GgufScorer(report.path)

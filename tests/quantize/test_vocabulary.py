@@ -143,7 +143,9 @@ def test_other_pre_tokenizers_are_refused_by_name(folder: Path, case: str):
     engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
     engine.pre_tokenizer = FOREIGN[case]  # pyright: ignore[reportAttributeAccessIssue]
     engine.save(str(folder / "tokenizer.json"))
-    with pytest.raises(ToolkitError, match=r"pre-tokenizer .*ByteLevel.* cannot be exported. Supported: qwen2, llama-bpe"):
+    with pytest.raises(
+        ToolkitError, match=r"pre-tokenizer .*ByteLevel.* cannot be exported. Supported: qwen2, llama-bpe"
+    ):
         read(folder)
 
 

@@ -1,4 +1,4 @@
-"""`toolkit export`: write a run, an adapter or a model as GGUF and prove that llama.cpp behaves as the trained model does."""
+"""`toolkit export`: write a trained model as GGUF and prove that llama.cpp behaves as it does."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ from toolkit.runs import runs_root
     show_default=True,
     help="Type of the file's matrices.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="A .gguf file or a folder. [default: the run's export folder]")
-@click.option("--verify/--no-verify", "check", default=True, help="Check the file against the trained model. [default: on]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="A .gguf file or a folder. [default: the run's export folder]"
+)
+@click.option(
+    "--verify/--no-verify", "check", default=True, help="Check the file against the trained model. [default: on]"
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file of that name.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for quantising. [default: all cores]")
 def export(target: str, quant: str, out: Path | None, check: bool, overwrite: bool, threads: int | None) -> None:
     """Write TARGET as a GGUF file for llama.cpp, Ollama and LM Studio, and verify it.
 
-    TARGET is a run, an adapter folder, a model folder, a hub name or nano. Adapters are merged. Exit code 1 when the file does
-    not behave as the trained model does.
+    TARGET is a run, an adapter folder, a model folder, a hub name or nano. Adapters are merged. Exit code 1 when the
+    file does not behave as the trained model does.
     """
     request = ExportRequest(resolve_target(target, runs_root()), quant, out, check, overwrite, threads)
     report = run_export(request)
@@ -47,7 +51,7 @@ def export_target(target_text: str, quant: str, out: Path | None = None, *, over
 
 
 def run_export(request: ExportRequest) -> ExportReport:
-    """Export, showing on stderr what goes on and how the gates came out. Raises JobFailed naming the gates that failed."""
+    """Export, showing on stderr what goes on. Raises JobFailed naming the gates that failed."""
     console = Console(stderr=True)
     with Status("exporting", console=console) as status:
         report = export_model(request, notify=lambda stage: status.update(stage))

@@ -1,4 +1,4 @@
-"""Continue many prompts at once: rows share every pass through the model, and a finished row makes room for the next."""
+"""Continue many prompts at once: rows share every pass through the model, finished ones make room."""
 
 from __future__ import annotations
 

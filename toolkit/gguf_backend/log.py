@@ -1,7 +1,7 @@
 """What llama.cpp says while it works: warnings and errors are kept, the rest is dropped, nothing is printed.
 
-llama-cpp-python installs a logger of its own whose levels are off by one, so that errors vanish when it is not verbose. This
-module replaces that callback when it is imported.
+llama-cpp-python installs a logger of its own whose levels are off by one, so that errors vanish when it is not
+verbose. This module replaces that callback when it is imported.
 """
 
 from __future__ import annotations

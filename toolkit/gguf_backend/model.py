@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -21,8 +22,8 @@ CACHE_BUDGET_BYTES = 512 * 2**20
 OUTPUT_BUDGET_FLOATS = 16 * 2**20
 MAX_SEQUENCES = 32
 MAX_BATCH_TOKENS = 512
-# llama.cpp's threads meet after every operation. On 6 M parameters two threads gain little on an idle machine and cost a factor
-# of 18 on a busy one (measured), so a thread must be worth its share of weights.
+# llama.cpp's threads meet after every operation. On 6 M parameters two threads gain little on an idle machine and
+# cost a factor of 18 on a busy one (measured), so a thread must be worth its share of weights.
 BYTES_PER_THREAD = 32 * 2**20
 _ALL_LAYERS = -1
 
@@ -45,14 +46,14 @@ class LoadedModel:
         """
         self.path = path
         self._check_magic()
-        params = llama_cpp.llama_model_default_params()
+        params: Any = llama_cpp.llama_model_default_params()
         params.vocab_only = vocabulary_only
         params.n_gpu_layers = 0 if on_cpu else _ALL_LAYERS
         with complaints() as heard:
-            self.handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+            self.handle: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             raise ToolkitError(f"llama.cpp cannot load this file: {heard.words()}", where=path)
-        self.vocabulary = llama_cpp.llama_model_get_vocab(self.handle)
+        self.vocabulary: Any = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
         self.context_length: int = llama_cpp.llama_model_n_ctx_train(self.handle)
 
@@ -66,7 +67,7 @@ class LoadedModel:
             raise ToolkitError("not a GGUF file", where=self.path)
 
     def cache_bytes_per_token(self, element_bytes: int) -> int:
-        """Size of the keys and values that one position leaves behind in all layers (head_dim taken as hidden / heads)."""
+        """Size of one position's keys and values in all layers (head_dim taken as hidden / heads)."""
         head_dim = llama_cpp.llama_model_n_embd(self.handle) // llama_cpp.llama_model_n_head(self.handle)
         width = head_dim * llama_cpp.llama_model_n_head_kv(self.handle)
         return 2 * width * element_bytes * llama_cpp.llama_model_n_layer(self.handle)
@@ -106,7 +107,7 @@ class Context:
         self.sequences = sequences
         self.length = length
         self.batch_tokens = max(sequences, min(MAX_BATCH_TOKENS, OUTPUT_BUDGET_FLOATS // model.vocabulary_size))
-        params = llama_cpp.llama_context_default_params()
+        params: Any = llama_cpp.llama_context_default_params()
         params.n_ctx = sequences * length
         params.n_seq_max = sequences
         params.n_batch = params.n_ubatch = self.batch_tokens
@@ -119,11 +120,11 @@ class Context:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
             params.offload_kqv = params.op_offload = False
         with complaints() as heard:
-            self._handle = llama_cpp.llama_init_from_model(model.handle, params)
+            self._handle: Any = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise JobFailed(f"llama.cpp cannot open a context of {length} tokens: {heard.words()}", where=model.path)
-        self._memory = llama_cpp.llama_get_memory(self._handle)
-        self._batch = llama_cpp.llama_batch_init(self.batch_tokens, 0, 1)
+        self._memory: Any = llama_cpp.llama_get_memory(self._handle)
+        self._batch: Any = llama_cpp.llama_batch_init(self.batch_tokens, 0, 1)
 
     def forget(self, slot: int | None = None) -> None:
         """Empty the cache of one sequence, or of all."""
@@ -150,7 +151,7 @@ class Context:
             rows = []
             for wanted in piece.wanted:
                 if wanted:
-                    address = llama_cpp.llama_get_logits_ith(self._handle, index)
+                    address: Any = llama_cpp.llama_get_logits_ith(self._handle, index)
                     rows.append(np.ctypeslib.as_array(address, (vocabulary_size,)))
                 index += 1
             # np.array copies: llama.cpp overwrites its buffer in the next call.
@@ -182,9 +183,11 @@ class Context:
 
 
 def token_bytes(model: LoadedModel, token: int) -> bytes:
-    """Return the bytes that a token stands for, special tokens written out. Raises ToolkitError for an id out of range."""
+    """Return a token's bytes, special tokens written out. Raises ToolkitError for an id out of range."""
     if not 0 <= token < model.vocabulary_size:
-        raise ToolkitError(f"token {token} is not in the vocabulary (0 to {model.vocabulary_size - 1})", where=model.path)
+        raise ToolkitError(
+            f"token {token} is not in the vocabulary (0 to {model.vocabulary_size - 1})", where=model.path
+        )
     size = 64
     while True:
         buffer = ctypes.create_string_buffer(size)

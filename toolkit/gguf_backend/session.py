@@ -103,7 +103,7 @@ class GgufScorer:
         self._model.close()
 
     def _open(self, sequences: int, length: int, *, at_least: int = 1) -> Context:
-        """Return an empty context for up to `sequences` rows of `length` tokens, fewer (not under `at_least`) if they are big."""
+        """Return an empty context for `sequences` rows of `length` tokens, or for fewer if they are big."""
         if length > self.context_length:
             raise ToolkitError(f"{length} tokens do not fit: the model takes {self.context_length}", where=self.path)
         affordable = CACHE_BUDGET_BYTES // (length * self._model.cache_bytes_per_token(4 if self._exact else 2))
@@ -139,7 +139,7 @@ class GgufScorer:
         chosen: NDArray[np.bool_],
         result: NDArray[np.float64],
     ) -> None:
-        """Fill `result` for segments that fit into the context together. Position t is predicted by the logits after t - 1."""
+        """Fill `result` for segments that fit into the context together (the logits after t - 1 predict t)."""
         step = max(1, context.batch_tokens // len(segments))
         longest = max(segment.end - segment.start for segment in segments)
         for offset in range(0, longest - 1, step):

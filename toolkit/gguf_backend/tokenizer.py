@@ -52,7 +52,7 @@ class GgufTokenizer:
     def __init__(self, model: LoadedModel) -> None:
         """Read from a loaded model, which must stay open (its vocabulary alone is enough)."""
         self._model = model
-        self._vocabulary = model.vocabulary
+        self._vocabulary: Any = model.vocabulary
 
     # ---- text
 
@@ -88,7 +88,7 @@ class GgufTokenizer:
     # ---- conversations
 
     def render(self, messages: Sequence[Message | Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
-        """Write a conversation out with the file's chat template. Raises ToolkitError where there is none or it refuses."""
+        """Write a conversation by the file's chat template. Raises ToolkitError when it has none or refuses."""
         return self._template.render(messages, add_generation_prompt=add_generation_prompt)
 
     def encode_chat(self, messages: Sequence[Message | Mapping[str, Any]], add_generation_prompt: bool) -> list[int]:
@@ -98,12 +98,12 @@ class GgufTokenizer:
     @cached_property
     def chat_template(self) -> str | None:
         """The file's default chat template (Jinja), if it has one."""
-        template = llama_cpp.llama_model_chat_template(self._model.handle, None)
+        template: Any = llama_cpp.llama_model_chat_template(self._model.handle, None)
         return None if template is None else template.decode("utf-8")
 
     @cached_property
     def turn_end(self) -> str:
-        """What the template writes after an assistant turn, up to its special token (or the plain text that it closes with)."""
+        """What the template writes after an assistant turn, up to its special token or the plain text's end."""
         return self._turn_end[0]
 
     @cached_property
@@ -205,12 +205,12 @@ class GgufTokenizer:
         raw = text.encode("utf-8")
         room = len(raw) + 8
         while True:
-            buffer = (llama_cpp.llama_token * room)()
+            buffer: Any = (llama_cpp.llama_token * room)()
             count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), buffer, room, add_special, parse_special)
             if count >= 0:
                 return buffer[:count]
             room = -count
 
 
-def _optional(token: int) -> int | None:
+def _optional(token: Any) -> int | None:
     return None if token == _NO_TOKEN else token

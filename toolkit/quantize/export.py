@@ -129,12 +129,14 @@ def output_path(request: ExportRequest, kind: QuantType) -> Path:
     if path.is_dir():
         raise ToolkitError("is a folder", where=path, hint="Name a .gguf file or another folder with --out")
     if path.exists() and not request.overwrite:
-        raise ToolkitError("exists already", where=path, hint="Choose another place with --out, or replace it: --overwrite")
+        raise ToolkitError(
+            "exists already", where=path, hint="Choose another place with --out, or replace it: --overwrite"
+        )
     return path
 
 
 def training_conversations(run_folder: Path | None) -> list[tuple[Message, ...]]:
-    """Take a few conversations from a run's data, to compare on what the model was trained for; none when they are gone."""
+    """Take a few conversations from a run's data to compare on; none when the data are gone."""
     if run_folder is None:
         return []
     try:
@@ -226,7 +228,8 @@ def _write_companions(path: Path, source: Source, gates: Sequence[Gate], passed:
         record = path.parent / VERIFICATION_NAME
         entries = [entry for entry in _read_entries(record) if entry.get("file") != path.name]
         entries += [
-            {"file": path.name, "gate": gate.gate, "passed": gate.passed, "figures": dict(gate.figures)} for gate in gates
+            {"file": path.name, "gate": gate.gate, "passed": gate.passed, "figures": dict(gate.figures)}
+            for gate in gates
         ]
         write_atomic(record, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     if passed:

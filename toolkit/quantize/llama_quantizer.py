@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 from gguf import GGMLQuantizationType as Kind
@@ -28,11 +29,11 @@ def quantise(source: Path, target: Path, kind: QuantType, threads: int | None = 
     Raises:
         JobFailed: llama.cpp gave up (most often a full disk); in its words.
     """
-    params = llama_cpp.llama_model_quantize_default_params()
+    params: Any = llama_cpp.llama_model_quantize_default_params()
     params.ftype = int(kind.file_type)
     params.nthread = threads or usable_threads()
     with complaints() as heard:
-        code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
+        code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.pointer(params))
     if code != 0:
         hint = "Is the disk full? Free some space and try again" if "iostream" in heard.words() else ""
         raise JobFailed(f"llama.cpp could not quantise to {kind.name}: {heard.words()}", where=target, hint=hint)
@@ -47,7 +48,9 @@ def count_fallbacks(path: Path, kind: QuantType) -> dict[str, object]:
     matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
     fallen = []
     if "_K" in kind.name:
-        fallen = [tensor for tensor in matrices if tensor.tensor_type not in _K_QUANTS and tensor.shape[0] % K_QUANT_BLOCK]
+        fallen = [
+            tensor for tensor in matrices if tensor.tensor_type not in _K_QUANTS and tensor.shape[0] % K_QUANT_BLOCK
+        ]
     weights = sum(int(tensor.n_elements) for tensor in tensors)
     return {
         "matrices": len(matrices),

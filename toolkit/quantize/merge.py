@@ -1,7 +1,7 @@
 """The trained weights, one at a time: base tensors from safetensors, with `scale * B @ A` added in float32.
 
-The update is LoRA's (Hu et al. 2021, arXiv:2106.09685): scale is alpha / r, or alpha / sqrt(r) for rsLoRA (Kalajdzievski 2023,
-arXiv:2312.03732).
+The update is LoRA's (Hu et al. 2021, arXiv:2106.09685): scale is alpha / r, or alpha / sqrt(r) for rsLoRA
+(Kalajdzievski 2023, arXiv:2312.03732).
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from toolkit.tensor_files import FolderTensors, StoredTensor
 class MergedTensors:
     """Base weights with the adapter applied, loaded one at a time under their Hugging Face names."""
 
-    def __init__(
-        self, stored: FolderTensors, adapter: Adapter | None, required: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    def __init__(self, stored: FolderTensors, adapter: Adapter | None, required: Mapping[str, tuple[int, ...]]) -> None:
         """Join base and adapter.
 
         required: the tensors that the model consists of, with their shapes (already checked against `stored`)
@@ -33,7 +31,9 @@ class MergedTensors:
         lost = sorted(self.merged_names - set(required))
         if lost and adapter:
             where = str(adapter.folder)
-            raise ToolkitError.gather([Problem(f"{name} is not exported (tied), so its adapter would be lost", where) for name in lost])
+            raise ToolkitError.gather(
+                [Problem(f"{name} is not exported (tied), so its adapter would be lost", where) for name in lost]
+            )
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""

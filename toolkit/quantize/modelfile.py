@@ -1,7 +1,7 @@
 """The Modelfile that makes an exported file an Ollama model (https://docs.ollama.com/modelfile).
 
-Ollama has a template language of its own, so a template is written only where the model's chat template is seen to render
-what Ollama's would; else Ollama falls back on what it reads in the file.
+Ollama has a template language of its own, so a template is written only where the model's chat template is seen to
+render what Ollama's would; else Ollama falls back on what it reads in the file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def _chatml(messages: Sequence[Message]) -> str:
 
 
 def _llama3(messages: Sequence[Message]) -> str:
-    turns = (f"<|start_header_id|>{message.role}<|end_header_id|>\n\n{message.content}<|eot_id|>" for message in messages)
+    turns = (
+        f"<|start_header_id|>{message.role}<|end_header_id|>\n\n{message.content}<|eot_id|>" for message in messages
+    )
     return "".join(turns) + "<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 

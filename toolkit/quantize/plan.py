@@ -20,7 +20,7 @@ class QuantType:
     name:      as people write it
     file_type: llama.cpp's name for the mixture
     direct:    the kind of all matrices where the file is written without llama.cpp's quantiser, else None
-    kl_limit:  mean KL divergence from the trained model, in nats, above which a file is called broken rather than coarse
+    kl_limit:  mean KL divergence from the trained model, in nats, above which a file is broken rather than coarse
     """
 
     name: str
@@ -39,7 +39,7 @@ QUANT_TYPES: dict[str, QuantType] = {
         QuantType("Q4_K_M", LlamaFileType.MOSTLY_Q4_K_M, None, 1.0),
     )
 }
-# Published files differ by this much or less from their sources (relative root mean square, Gaussian weights), times two.
+# About twice the relative root mean square error that each kind makes on Gaussian weights.
 RELATIVE_ERROR_LIMITS: dict[Kind, float] = {
     Kind.F32: 0.0,
     Kind.F16: 1e-3,

@@ -1,7 +1,8 @@
 """Which of llama.cpp's pre-tokenizers cuts text as a given tokenizer.json does.
 
-Decided by behaviour: both cut the same probes, and must agree on every piece. So a newly trained vocabulary is recognised, and
-one that merely looks alike is not. llama.cpp's own converter compares hashes of token ids, which knows released models only.
+Decided by behaviour: both cut the same probes, and must agree on every piece. So a newly trained vocabulary is
+recognised, and one that merely looks alike is not. llama.cpp's own converter compares hashes of token ids, which
+knows released models only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class PreTokenizer:
     name:           value of `tokenizer.ggml.pre`
     family:         what the rule is called among people
     split:          the regular expression whose matches become pieces, before bytes are spelled as characters
-    ignores_merges: whether a piece that is in the vocabulary becomes a token whatever the merges say; None: both will do
+    ignores_merges: whether a piece that is in the vocabulary becomes a token whatever the merges say; None: either
     """
 
     name: str

@@ -17,7 +17,11 @@ from toolkit.tensor_files import StoredTensor
 
 
 def write_gguf(
-    path: Path, source: Source, tensors: Sequence[PlannedTensor], file_type: gguf.LlamaFileType, notes: Mapping[str, str]
+    path: Path,
+    source: Source,
+    tensors: Sequence[PlannedTensor],
+    file_type: gguf.LlamaFileType,
+    notes: Mapping[str, str],
 ) -> None:
     """Write header, metadata and tensors to `path`. Raises OSError when the system refuses.
 

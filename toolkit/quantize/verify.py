@@ -1,11 +1,11 @@
 """Prove that a GGUF file behaves as the trained model does. Every gate passes or fails by name, with its figures.
 
-    structure    gguf and llama.cpp load it; the tensors are those of the plan
-    tokenizer    every text and every vocabulary entry gives the same ids
-    chat         same rendered text, same ids, beginning of text once, every stop token ends generation
-    conversion   before quantisation: float32 logits equal the trained model's
-    weights      every tensor, dequantised, lies within its type's error
-    behaviour    the file's predictions against the trained model's: KL divergence, top-1, perplexity
+structure    gguf and llama.cpp load it; the tensors are those of the plan
+tokenizer    every text and every vocabulary entry gives the same ids
+chat         same rendered text, same ids, beginning of text once, every stop token ends generation
+conversion   before quantisation: float32 logits equal the trained model's
+weights      every tensor, dequantised, lies within its type's error
+behaviour    the file's predictions against the trained model's: KL divergence, top-1, perplexity
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def verify_conversion(path: Path, reference: Sequence[NDArray[np.float32]], rows
 def verify_behaviour(
     path: Path, kind: QuantType, reference: Sequence[NDArray[np.float32]], rows: Sequence[Sequence[int]]
 ) -> Gate:
-    """Compare the finished file's predictions with the trained model's. What quantisation lost is reported; ruin fails."""
+    """Compare the file's predictions with the trained model's: what quantisation lost is reported, ruin fails."""
     outcome = _compare_file(path, reference, rows)
     return Gate("behaviour", outcome.mean_kl <= kind.kl_limit, {**outcome.figures(), "kl_limit": kind.kl_limit})
 
@@ -136,7 +136,7 @@ def verify_weights(source: Source, path: Path) -> Gate:
 
 
 def probe_rows(source: Source, conversations: Sequence[Sequence[Message]], context: int) -> list[list[int]]:
-    """Choose token rows to compare logits on: rendered conversations, and one long text (rotary faults show far out)."""
+    """Choose rows to compare logits on: conversations, and one long text (rotary faults show far out)."""
     tokenizer = source.tokenizer
     chats = [_encode_or_skip(source, conversation) for conversation in (*conversations, *CONVERSATIONS)]
     rows = [ids[: min(_SHORT_ROW, context)] for ids in chats if len(ids) > 1][: _ROWS - 1]
@@ -152,7 +152,7 @@ def reference_logits(scorer: Scorer, rows: Sequence[Sequence[int]]) -> list[NDAr
 def compare(
     reference: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]], rows: Sequence[Sequence[int]]
 ) -> Comparison:
-    """Compare two models' logits, (T, V) for each of `rows`. Columns that only one of them has are padding and left out."""
+    """Compare two models' logits, (T, V) for each of `rows`; columns that only one has are padding."""
     differences, divergences, agreements, losses = [], [], [], []
     for theirs, ours, row in zip(reference, other, rows, strict=True):
         width = min(theirs.shape[1], ours.shape[1])
@@ -174,9 +174,7 @@ def compare(
     )
 
 
-def with_reference(
-    open_reference: Callable[[], Scorer], rows: Sequence[Sequence[int]]
-) -> list[NDArray[np.float32]]:
+def with_reference(open_reference: Callable[[], Scorer], rows: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
     """Open the trained model, take its logits and close it again, so that only one model is in memory at a time."""
     scorer = open_reference()
     try:
@@ -224,4 +222,3 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def _not_nan(value: float) -> float:
     """Turn NaN into infinity: it must never pass a gate."""
     return float("inf") if np.isnan(value) else float(value)
-

@@ -26,8 +26,8 @@ def tokenizer_gate(
 ) -> tuple[bool, dict[str, Any]]:
     """Encode texts, every vocabulary entry and pairs of entries on both sides; compare ids, merges and entries.
 
-    Returns (passed, figures). A tokenizer that normalises (NFC) is compared on normalised text, since llama.cpp does not
-    normalise; the figures count the texts that this concerns.
+    Returns (passed, figures). A tokenizer that normalises (NFC) is compared on normalised text, since llama.cpp does
+    not normalise; the figures count the texts that this concerns.
     """
     nfc = source.vocabulary.nfc
     entries = _entry_texts(source)
@@ -107,7 +107,7 @@ def _joined(entries: Sequence[str]) -> list[str]:
     random = np.random.default_rng(0)
     if not entries:
         return []
-    draws = random.integers(0, len(entries), (_PAIRS, 3))
+    draws = random.integers(0, len(entries), (_PAIRS, 3)).tolist()
     return ["".join(entries[index] for index in draw[: 2 + number % 2]) for number, draw in enumerate(draws)]
 
 

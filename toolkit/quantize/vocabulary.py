@@ -1,6 +1,7 @@
 """The tokenizer as GGUF stores it: tokens with types, merges, pre-tokenizer, special ids, chat template.
 
-Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer. Byte-level BPE only (`tokenizer.ggml.model` = gpt2).
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer. Byte-level BPE only (`tokenizer.ggml.model`
+= gpt2).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Vocabulary:
     types:         gguf.TokenType for each
     merges:        "left right", in order of rank
     stop_ids:      ids that end generation, the first being the end of sequence
-    bos_id:        beginning of sequence; the end of sequence where the tokenizer has none (llama.cpp would assume id 11)
+    bos_id:        beginning of sequence; the end of sequence where the tokenizer has none (llama.cpp would assume id
+                   11)
     nfc:           whether the trained tokenizer normalises its input (llama.cpp does not)
     """
 
@@ -82,7 +84,6 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
     tokens, types = _tokens(definition, rows, path)
     bare = engine.encode("a", add_special_tokens=False).ids
     marked = engine.encode("a", add_special_tokens=True).ids
-    # The last of the ids that end generation must be among the three; llama.cpp knows further ones by their text.
     return Vocabulary(
         tokens=tokens,
         types=types,
@@ -107,7 +108,8 @@ def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
 def _chat_template(tokenizer: Tokenizer) -> str | None:
     """Return the template that the model was trained with."""
     if tokenizer.chat_template == FALLBACK_TEMPLATE and not tokenizer.render([], add_generation_prompt=False):
-        # The fallback asks for a beginning of text that this tokenizer does not use; in a GGUF file it would be defined.
+        # The fallback asks for a beginning of text that this tokenizer does not use; in a GGUF file it would be
+        # defined.
         return FALLBACK_TEMPLATE.removeprefix("{{ bos_token }}")
     return tokenizer.chat_template
 
@@ -124,9 +126,11 @@ def _problems(definition: Mapping[str, Any], path: Path) -> list[Problem]:
     normaliser = _normaliser(definition)
     if normaliser not in (None, "NFC"):
         found.append(Problem(f"normaliser {normaliser} cannot be exported", str(path), "Supported: none, NFC"))
-    for token in definition.get("added_tokens") or []:
-        if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
-            found.append(Problem(f"the added token {token['content']!r} strips its surroundings: cannot be exported", str(path)))
+    found += [
+        Problem(f"the added token {token['content']!r} strips its surroundings: cannot be exported", str(path))
+        for token in definition.get("added_tokens") or []
+        if token.get("lstrip") or token.get("rstrip") or token.get("single_word")
+    ]
     return found
 
 
@@ -143,14 +147,15 @@ def _normaliser(definition: Mapping[str, Any]) -> str | None:
 def _tokens(definition: Mapping[str, Any], rows: int, path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """List tokens and types by id; ids that no token has (the embedding is often padded) become unused fillers."""
     texts: dict[int, str] = {index: text for text, index in definition["model"]["vocab"].items()}
-    types: dict[int, int] = dict.fromkeys(texts, gguf.TokenType.NORMAL)
+    types = dict.fromkeys(texts, int(gguf.TokenType.NORMAL))
     for token in definition.get("added_tokens") or []:
         texts[token["id"]] = token["content"]
-        types[token["id"]] = gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED
+        types[token["id"]] = int(gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED)
     beyond = [index for index in texts if index >= rows]
     if beyond:
         raise ToolkitError(
-            f"holds {len(beyond)} tokens beyond the {rows} rows of the model's embedding (up to id {max(beyond)})", where=path
+            f"holds {len(beyond)} tokens beyond the {rows} rows of the model's embedding (up to id {max(beyond)})",
+            where=path,
         )
     listed = tuple(texts.get(index, f"[PAD{index}]") for index in range(rows))
     return listed, tuple(int(types.get(index, gguf.TokenType.UNUSED)) for index in range(rows))

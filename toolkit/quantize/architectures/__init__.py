@@ -16,7 +16,7 @@ SUPPORTED: dict[str, type[Decoder]] = {kind.hugging_face: kind for kind in (Llam
 
 
 def architecture_of(config: Mapping[str, Any], stored: Mapping[str, TensorEntry], where: Path) -> Decoder:
-    """Choose the writer for a model. Raises ToolkitError for an architecture, option or tensor that cannot be written."""
+    """Choose a model's writer. Raises ToolkitError for an architecture, option or tensor that has none."""
     names = config.get("architectures") or ["none named"]
     kind = SUPPORTED.get(names[0])
     if kind is None:

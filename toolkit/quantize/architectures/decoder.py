@@ -37,7 +37,9 @@ class Decoder(ABC):
         """Check a model against what can be written. Raises ToolkitError gathering everything that cannot."""
         self.config = config
         path = str(where / "config.json")
-        problems = [Problem(f"{key} must be a positive number", path) for key in _SIZES if not _positive(config.get(key))]
+        problems = [
+            Problem(f"{key} must be a positive number", path) for key in _SIZES if not _positive(config.get(key))
+        ]
         if problems:
             raise ToolkitError.gather(problems)
         self.hidden: int = config["hidden_size"]
@@ -57,7 +59,9 @@ class Decoder(ABC):
     def unsupported(self) -> list[str]:
         """Name the config's options that GGUF cannot express for this architecture."""
         activation = self.config.get("hidden_act", "silu")
-        return [] if activation in ("silu", "swish") else [f"hidden_act {activation} cannot be exported; supported: silu"]
+        return (
+            [] if activation in ("silu", "swish") else [f"hidden_act {activation} cannot be exported; supported: silu"]
+        )
 
     def biased(self) -> tuple[str, ...]:
         """Name the linear layers of a block that have a bias."""
@@ -126,10 +130,12 @@ class Decoder(ABC):
                     Problem(f"{name} has shape {list(stored[name].shape)}, config.json says {list(shape)}", str(where))
                 )
         ignored = {HEAD} if self.tied else set()
-        for name in stored:
-            # Old checkpoints carry the rotary frequencies, which follow from the config.
-            if name not in required and name not in ignored and not name.endswith("rotary_emb.inv_freq"):
-                problems.append(Problem(f"the tensor {name} has no place in a {self.hugging_face}", str(where)))
+        # Old checkpoints carry the rotary frequencies, which follow from the config.
+        problems += [
+            Problem(f"the tensor {name} has no place in a {self.hugging_face}", str(where))
+            for name in stored
+            if name not in required and name not in ignored and not name.endswith("rotary_emb.inv_freq")
+        ]
         return problems
 
 

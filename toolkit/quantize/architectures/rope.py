@@ -62,7 +62,8 @@ class RopeSettings:
     def extra_tensors(self, head_dim: int) -> dict[str, NDArray[np.float32]]:
         """Compute the divisors of the rotary frequencies, (head_dim / 2,), that Llama 3.1's scaling amounts to.
 
-        Short waves stay, long ones are slowed by `factor`, those between are blended (transformers' rope type `llama3`).
+        Short waves stay, long ones are slowed by `factor`, those between are blended (transformers' rope type
+        `llama3`).
         """
         if self.kind != "llama3":
             return {}
