@@ -124,6 +124,16 @@ def test_links_between_documents_lead_to_files():
             assert (path.parent / target).exists(), f"{path.relative_to(ROOT)} links to {target}"
 
 
+def test_every_test_that_evidence_names_exists():
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    named = re.findall(r"`pytest (tests/[\w/]+\.py)(?:::(\w+)| -k (\w+))?`", text)
+    assert len(named) > 20
+    assert len(named) == text.count("`pytest ")
+    for file, name, keyword in named:
+        tests = re.findall(r"^def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        assert (name in tests) if name else any(keyword in test for test in tests), f"{file} {name}{keyword}"
+
+
 def test_the_commands_page_equals_the_help_texts():
     assert command_docs.TARGET.read_text(encoding="utf-8") == command_docs.render(), "type: make docs"
 
