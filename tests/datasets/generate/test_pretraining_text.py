@@ -52,7 +52,7 @@ def test_no_operand_pair_of_the_starter_set_is_worked_with_in_the_text(corpus):
     asked = pairs_of(SHIPPED["valid"]) | pairs_of(SHIPPED["train"])
     found = 0
     for line in corpus:
-        for part in re.split("[=;]", line):  # what stands on two sides of those is a result beside another step
+        for part in re.split("[=;:]", line):  # what stands on two sides of those is a result beside another step
             numbers = [int(number) for number in re.findall(r"\d+", part)]
             found += len(numbers) > 1
             for first, second in zip(numbers, numbers[1:], strict=False):

@@ -62,7 +62,9 @@ def test_every_arithmetic_answer_is_what_its_words_ask_for():
 
 def test_every_step_of_every_working_is_exact_and_the_digits_of_the_result_come_from_it():
     for record in arithmetic_of(EVERYTHING):
-        units, tens, result = record["output"].split("; ")
+        restated, working = record["output"].split(": ")
+        assert eval(restated.replace("×", "*")) == answer_by_reading(record), record
+        units, tens, result = working.split("; ")
         computed = []
         for step in (units, tens):
             left, right = step.split(" = ")

@@ -71,9 +71,9 @@ class Problem:
 
     @property
     def working(self) -> str:
-        """The steps on paper, from the units up: `7 + 8 = 15; 4 + 3 + 1 = 8` for 47 + 38."""
-        steps = {"addition": _add, "subtraction": _subtract, "multiplication": _multiply}
-        return steps[self.operation](self.first, self.second)
+        """The steps on paper, from the units up: `47 + 38: 7 + 8 = 15; 4 + 3 + 1 = 8`."""
+        steps = {"addition": _add, "subtraction": _subtract, "multiplication": _multiply}[self.operation]
+        return f"{self.first} {SYMBOLS[self.operation]} {self.second}: {steps(self.first, self.second)}"
 
     @property
     def pair(self) -> Pair:
@@ -122,10 +122,10 @@ def _subtract(first: int, second: int) -> str:
 
 
 def _multiply(first: int, second: int) -> str:
-    factor, number = ordered(first, second)
-    units = factor * (number % 10)
+    units = first * (second % 10)
+    tens = first * (second // 10) + units // 10
     carry = f" + {units // 10}" if units > 9 else ""
-    return f"{factor} × {number % 10} = {units}; {factor} × {number // 10}{carry} = {factor * (number // 10) + units // 10}"
+    return f"{first} × {second % 10} = {units}; {first} × {second // 10}{carry} = {tens}"
 
 
 def ordered(first: int, second: int) -> Pair:
@@ -137,15 +137,14 @@ def all_problems(operation: Operation) -> list[Problem]:
     """Return every problem of the sizes that the starter set uses, in a fixed order.
 
     Addition: two numbers of two digits. Subtraction: two numbers of two digits, the result above zero.
-    Multiplication: one digit (2 to 9) times 20 to 99, in both orders. (No step of a working has operands of these sizes, so a
-    working never contains another problem of the set.)
+    Multiplication: one digit (2 to 9) times 20 to 99. (No step of a working has operands of these sizes, so a working never
+    contains another problem of the set.)
     """
     if operation == "addition":
         return [Problem(operation, a, b) for a in range(10, 100) for b in range(10, 100)]
     if operation == "subtraction":
         return [Problem(operation, a, b) for a in range(11, 100) for b in range(10, a)]
-    factors = [(a, b) for a in range(2, 10) for b in range(20, 100)]
-    return [Problem(operation, *pair) for a, b in factors for pair in ((a, b), (b, a))]
+    return [Problem(operation, a, b) for a in range(2, 10) for b in range(20, 100)]
 
 
 def draw_problems(counts: dict[Operation, int], rng: random.Random) -> list[Problem]:

@@ -26,7 +26,7 @@ Document = dict[str, Any]
 _OPERATIONS: tuple[Operation, ...] = ("addition", "subtraction", "multiplication")
 _OPERATION_WEIGHTS = (38, 34, 28)
 _INTEGER = re.compile(r"\d+")
-_STEP = re.compile("[=;]")
+_STEP = re.compile("[=;:]")
 
 
 def documents(seed: int, count: int = DOCUMENTS) -> Iterator[Document]:
@@ -56,8 +56,8 @@ def keys() -> frozenset[str]:
 def keeps_clear(document: Document) -> bool:
     """Say whether a document names no term or procedure of the starter set, and no operand pair of it on a line.
 
-    A pair is two numbers that follow each other, in either order, with anything between them but a number, `=` or `;` (what
-    stands on two sides of those is no operand pair).
+    A pair is two numbers that follow each other, in either order, with anything between them but a number, `=`, `:` or `;`
+    (what stands on two sides of those is no operand pair).
     """
     texts = [document["text"]] if "text" in document else [message["content"] for message in document["messages"]]
     if any(_subjects().search(text) for text in texts):
@@ -91,12 +91,11 @@ def _subjects() -> re.Pattern[str]:
 
 @cache
 def _allowed(operation: Operation) -> tuple[Problem, ...]:
-    """Every problem of the text: the starter set's sizes and smaller ones, without its fact families."""
+    """Every problem of the text: the starter set's sizes, without its fact families."""
     if operation == "multiplication":
-        pairs = [(a, b) for a in range(2, 10) for b in range(2, 100)]
-        pairs += [(b, a) for a, b in pairs]
+        pairs = [(a, b) for a in range(2, 10) for b in range(10, 100)]
     else:
-        pairs = [(a, b) for a in range(1, 100) for b in range(1, 100)]
+        pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
     problems = [Problem(operation, a, b) for a, b in pairs if operation != "subtraction" or a > b]
     return tuple(problem for problem in problems if problem.family.isdisjoint(_forbidden()))
 
@@ -116,7 +115,7 @@ def _sums(rng: random.Random) -> Document:
     lines = []
     for _ in range(rng.randint(3, 7)):
         problem = _problem(rng)
-        form = "{a} {sign} {b}: {w}; {a} {sign} {b} = {c}" if rng.random() < 0.8 else rng.choice(STATEMENTS[problem.operation])
+        form = "{w}; {a} {sign} {b} = {c}" if rng.random() < 0.9 else rng.choice(STATEMENTS[problem.operation])
         lines.append(_fill(form, problem))
     return {"text": "\n".join(lines)}
 
