@@ -31,7 +31,7 @@ def test_help_of_finetune_loads_no_framework() -> None:
     code = (
         "import sys\nfrom toolkit.cli import main\n"
         "try:\n    main(['finetune', '--help'])\nexcept SystemExit as error:\n    assert error.code == 0\n"
-        "print('LOADED', [name for name in ('torch', 'transformers', 'peft', 'mlx', 'llama_cpp') if name in sys.modules])"
+        f"print('LOADED', [name for name in {FRAMEWORKS[:5]!r} if name in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "LOADED []"

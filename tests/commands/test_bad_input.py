@@ -33,8 +33,8 @@ def data(tmp_path: Path) -> Path:
 
 def test_a_missing_model(data: Path) -> None:
     assert refused("finetune", "--model", "nobody/nothing", "--data", data) == (
-        "nobody/nothing: no such model: no folder of this name, and the Hugging Face hub has none or cannot be reached. "
-        "Give a folder, a Hugging Face hub name, or nano"
+        "nobody/nothing: no such model: no folder of this name, and the Hugging Face hub has none or cannot be "
+        "reached. Give a folder, a Hugging Face hub name, or nano"
     )
     assert refused("finetune", "--model", "./nothing", "--data", data) == (
         "./nothing: no such model folder. Give a folder, a Hugging Face hub name, or nano"
@@ -52,7 +52,8 @@ def test_an_architecture_that_does_not_generate_text(tiny_qwen2: Path, tmp_path:
     shutil.copytree(tiny_qwen2, tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
     assert refused("finetune", "--model", tmp_path / "model", "--data", data) == (
-        f"{tmp_path}/model/config.json: the architecture BertModel does not generate text; a …ForCausalLM model is needed"
+        f"{tmp_path}/model/config.json: the architecture BertModel does not generate text; "
+        "a …ForCausalLM model is needed"
     )
 
 
@@ -183,6 +184,7 @@ def test_an_architecture_that_does_not_fit_together_is_refused_before_the_corpus
     assert result.stderr.splitlines() == [
         "error: architecture.hidden_size: 250 does not divide into 4 heads of an even width",
         "error: architecture.kv_heads: 3 does not divide 4 heads",
-        "error: row_tokens: 9999 is more than the context of 1024 tokens. Raise architecture.context or lower row_tokens",
+        "error: row_tokens: 9999 is more than the context of 1024 tokens. "
+        "Raise architecture.context or lower row_tokens",
     ]
     assert not runs_root().exists()
