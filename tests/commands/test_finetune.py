@@ -231,11 +231,11 @@ def test_examples_that_lose_their_answer_to_truncation_are_counted_and_named(tin
 def test_settings_reach_the_backend(tiny_qwen2: Path, data: Path) -> None:
     from toolkit.jobs.finetune import prepare_finetune
 
-    overrides = settings(
-        lora__rank=3, lora__alpha=9, lora__dropout=0.25, lora__target_modules="[v_proj]",
-        train__beta1=0.5, train__beta2=0.6, train__weight_decay=0.7, train__max_grad_norm=0.8, train__seed=9, train__gradient_checkpointing="true",
-        train__device="cpu", train__dtype="bfloat16",
-    )[1::2]  # fmt: skip
+    overrides = """
+        lora.rank=3 lora.alpha=9 lora.dropout=0.25 lora.target_modules=[v_proj] train.beta1=0.5 train.beta2=0.6
+        train.weight_decay=0.7 train.max_grad_norm=0.8 train.seed=9 train.gradient_checkpointing=true
+        train.device=cpu train.dtype=bfloat16
+    """.split()
     config = load_config(FinetuneConfig, None, overrides, {"model": str(tiny_qwen2), "data.path": str(data)})
     spec = prepare_finetune(config).trainer_spec()
     assert spec.lora is not None
