@@ -29,6 +29,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2 with linear rope": {
         "changes": (("rope_parameters", {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),)
     },
+    "qwen2 with yarn": {
+        "changes": (
+            (
+                "rope_parameters",
+                {
+                    "rope_type": "yarn",
+                    "rope_theta": 1000000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                },
+            ),
+        )
+    },
     "llama untied sharded": {"family": "llama", "tied": False, "max_shard_size": "200KB"},
     "llama tied with llama3 rope and biases": {
         "family": "llama",
@@ -37,7 +50,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama with wide heads": {"family": "llama", "changes": (("head_dim", 32),)},
     "qwen2 of 96 columns": {"hidden_size": 96},
 }
-Build, ExportOnce = Callable[..., Path], Callable[..., ExportReport]
+Build = Callable[..., Path]
+ExportOnce = Callable[..., ExportReport]
 
 
 def rows(count: int = 2, length: int = 80) -> np.ndarray:

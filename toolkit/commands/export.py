@@ -19,13 +19,7 @@ from toolkit.runs import runs_root
 
 @click.command()
 @click.argument("target")
-@click.option(
-    "--quant",
-    type=click.Choice(list(QUANT_TYPES), case_sensitive=False),
-    default="Q4_K_M",
-    show_default=True,
-    help="Type of the file's matrices.",
-)
+@click.option("--quant", metavar="TYPE", default="Q4_K_M", show_default=True, help=f"One of {', '.join(QUANT_TYPES)}.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="A .gguf file or a folder. [default: the run's export folder]"
 )

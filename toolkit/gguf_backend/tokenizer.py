@@ -144,15 +144,18 @@ class GgufTokenizer:
         return _optional(llama_cpp.llama_vocab_bos(self._vocabulary))
 
     @property
-    def eos_id(self) -> int | None:
-        """End of sequence."""
-        return _optional(llama_cpp.llama_vocab_eos(self._vocabulary))
+    def eos_id(self) -> int:
+        """End of sequence. Raises ToolkitError where the file names none."""
+        eos = _optional(llama_cpp.llama_vocab_eos(self._vocabulary))
+        if eos is None:
+            raise ToolkitError("this file does not say which token ends a text", where=self._model.path)
+        return eos
 
     @property
     def pad_id(self) -> int:
-        """Padding; the end of sequence where the file names none; 0 where it has neither."""
+        """Padding; the end of sequence where the file names none."""
         pad = _optional(llama_cpp.llama_vocab_pad(self._vocabulary))
-        return (self.eos_id or 0) if pad is None else pad
+        return self.eos_id if pad is None else pad
 
     @property
     def adds_bos(self) -> bool:

@@ -107,8 +107,8 @@ def _joined(entries: Sequence[str]) -> list[str]:
     random = np.random.default_rng(0)
     if not entries:
         return []
-    draws = random.integers(0, len(entries), (_PAIRS, 3)).tolist()
-    return ["".join(entries[index] for index in draw[: 2 + number % 2]) for number, draw in enumerate(draws)]
+    draws = random.integers(0, len(entries), (_PAIRS, 3))
+    return ["".join([entries[int(index)] for index in draw[: 2 + number % 2]]) for number, draw in enumerate(draws)]
 
 
 def _normal(source: Source, text: str) -> str:

@@ -1,0 +1,115 @@
+"""`toolkit export` as it is typed: where files go, what is printed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+
+from tests.small_runs import toolkit
+
+ADAPTER_CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+
+
+@pytest.fixture
+def model(tiny_qwen2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the tiny Qwen2 that may be changed, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(tiny_qwen2, tmp_path / "small")).relative_to(tmp_path)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
+
+
+def test_the_file_is_the_only_line_on_stdout_and_the_gates_stand_on_stderr(model: Path):
+    result = toolkit("export", model, "--quant", "q8_0")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "export/small-Q8_0.gguf\n"
+    for gate in ("structure", "tokenizer", "chat", "conversion", "weights", "behaviour"):
+        assert gate in result.stderr
+    assert "6 gates passed" in result.stderr
+    assert Path("export/small-Q8_0.gguf").is_file()
+
+
+def test_out_names_a_file_or_a_folder(model: Path):
+    assert toolkit("export", model, "--quant", "F16", "--no-verify", "--out", "there/mine.gguf").exit_code == 0
+    assert toolkit("export", model, "--quant", "F16", "--no-verify", "--out", "there").exit_code == 0
+    assert sorted(path.name for path in Path("there").iterdir()) == ["Modelfile", "mine.gguf", "small-F16.gguf"]
+
+
+def test_a_failed_gate_is_named_and_the_exit_code_is_1(model: Path, monkeypatch: pytest.MonkeyPatch):
+    real = gguf.GGUFWriter.add_rope_freq_base
+    monkeypatch.setattr(gguf.GGUFWriter, "add_rope_freq_base", lambda self, base: real(self, base * 100))
+    result = toolkit("export", model, "--quant", "F32")
+    assert result.exit_code == 1
+    assert "gates that failed: conversion, behaviour" in result.stderr
+    assert "small-F32.failed.gguf" in result.stderr
+    entries = json.loads(Path("export/verification.json").read_text("utf-8"))
+    assert [entry["gate"] for entry in entries if not entry["passed"]] == ["conversion", "behaviour"]
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "architecture": (
+        lambda model: edit(model / "config.json", architectures=["MambaForCausalLM"]),
+        "architecture MambaForCausalLM cannot be exported to GGUF. Supported: LlamaForCausalLM, Qwen2ForCausalLM",
+    ),
+    "sliding window": (lambda model: edit(model / "config.json", use_sliding_window=True), "use_sliding_window"),
+    "rope": (
+        lambda model: edit(model / "config.json", rope_parameters={"rope_type": "longrope", "factor": 2.0}),
+        "rope type longrope cannot be exported; supported: default, linear, llama3, yarn",
+    ),
+    "activation": (lambda model: edit(model / "config.json", hidden_act="gelu"), "hidden_act gelu"),
+    "shape": (
+        lambda model: edit(model / "config.json", intermediate_size=100),
+        "model.layers.0.mlp.gate_proj.weight has shape [128, 64], config.json says [100, 64]",
+    ),
+    "more layers than there are": (
+        lambda model: edit(model / "config.json", num_hidden_layers=3),
+        "the tensor model.layers.2.input_layernorm.weight is missing",
+    ),
+    "fewer layers than there are": (
+        lambda model: edit(model / "config.json", num_hidden_layers=1),
+        "the tensor model.layers.1.input_layernorm.weight has no place in a Qwen2ForCausalLM",
+    ),
+    "no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "no tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_exported_is_refused_in_one_line_each(model: Path, case: str):
+    spoil, message = REFUSED[case]
+    spoil(model)
+    result = toolkit("export", model)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not Path("export").exists()
+
+
+def test_an_adapter_of_another_kind_is_refused(model: Path):
+    adapter = Path("adapter")
+    adapter.mkdir()
+    config = {**ADAPTER_CONFIG, "base_model_name_or_path": str(model), "use_dora": True}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    result = toolkit("export", adapter)
+    assert result.exit_code == 2
+    assert "use_dora" in result.stderr
+
+
+def test_a_gguf_file_is_not_exported_again(model: Path):
+    assert toolkit("export", model, "--quant", "F16", "--no-verify").exit_code == 0
+    result = toolkit("export", "export/small-F16.gguf")
+    assert result.exit_code == 2
+    assert "this is a GGUF file already" in result.stderr
+
+
+def test_an_unknown_type_is_refused_with_those_there_are(model: Path):
+    result = toolkit("export", model, "--quant", "Q3_X")
+    assert result.exit_code == 2
+    assert "--quant: unknown type Q3_X. Supported: F32, F16, BF16, Q8_0, Q4_K_M" in result.stderr
