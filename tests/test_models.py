@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.errors import ToolkitError
+from toolkit.errors import JobFailed, ToolkitError
 from toolkit.models import find_model, read_model
 from toolkit.tensor_files import read_tensors
 
@@ -84,6 +85,45 @@ def test_an_adapter_a_gguf_and_an_empty_folder_are_told_apart(tmp_path: Path) ->
     assert "give the model that it was trained on" in complaints(str(tmp_path / "adapter"))[0]
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     assert "can be talked to (toolkit chat) but not trained" in complaints(str(tmp_path / "model.gguf"))[0]
+
+
+def test_a_hub_name_is_downloaded_without_pickles_or_code(tiny_qwen2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = {}
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.update(name=name, patterns=allow_patterns)
+        return str(tiny_qwen2)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    facts = find_model("Qwen/Qwen2.5-Coder-7B-Instruct")
+    assert asked["name"] == "Qwen/Qwen2.5-Coder-7B-Instruct"
+    assert not any(
+        pattern.endswith((".bin", ".pt", ".py", "*")) for pattern in asked["patterns"] if pattern != "LICENSE*"
+    )
+    assert (facts.label, facts.folder) == ("Qwen2.5-Coder-7B-Instruct", tiny_qwen2)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ConnectionError("no route"), ToolkitError, "the Hugging Face hub has none or cannot be reached"),
+        (OSError(errno.ENOSPC, "full"), JobFailed, "the disk is full"),
+    ],
+)
+def test_a_download_that_fails_says_why(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type[ToolkitError], message: str
+) -> None:
+    import huggingface_hub
+
+    def download(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(kind, match=message) as caught:
+        find_model("some/model")
+    assert type(caught.value) is kind
 
 
 def test_a_broken_config_is_refused_by_name(tmp_path: Path) -> None:

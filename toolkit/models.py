@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from toolkit.atomic_files import FULL_DISK, write_failed
 from toolkit.config import SizeFacts
 from toolkit.errors import Problem, ToolkitError
 from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors, TensorEntry
@@ -183,7 +184,9 @@ def _download(name: str) -> Path:
         raise ToolkitError("this model wants its licence accepted first", where=name, hint=hint) from error
     except HFValidationError as error:
         raise _no_such_model(name) from error
-    except OSError as error:  # Hub errors (no such repository, offline, no connection) are OSErrors.
+    except OSError as error:  # Hub errors (no such repository, offline, no connection) are OSErrors too.
+        if error.errno in FULL_DISK:
+            raise write_failed(error, Path(name)) from error
         raise _no_such_model(name) from error
     except Exception as error:
         # The HTTP library's own errors pass through huggingface_hub, and which library that is depends on its version.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from toolkit.checkpoints import Checkpoint
+from toolkit.checkpoints import Checkpoint, list_checkpoints
 from toolkit.commands.progress import ProgressDisplay, say, stop_on_signal
 from toolkit.datasets.problems import condense
 from toolkit.jobs.job import Job
@@ -16,7 +16,7 @@ from toolkit.jobs.resume import exactness_warnings
 from toolkit.jobs.running import open_trainer, resume_command, run_job
 from toolkit.protocols import Trainer
 from toolkit.runs import RunFolder
-from toolkit.train import FinishedEvent, StoppedEvent
+from toolkit.train import StoppedEvent
 
 INTERRUPTED = 130
 
@@ -60,12 +60,16 @@ def follow_run(job: Job, trainer: Trainer, run: RunFolder, checkpoint: Checkpoin
     start = checkpoint.step if checkpoint else 0
     say(f"run: {run.path}" + (f", from step {start}" if start else ""))
     stopped_at = None
-    with stop_on_signal() as should_stop, ProgressDisplay(job.total_steps, start) as display:
-        for event in display.follow(run_job(job, trainer, run, checkpoint=checkpoint, should_stop=should_stop)):
-            if isinstance(event, StoppedEvent):
-                stopped_at = event.step
-            elif isinstance(event, FinishedEvent):
-                stopped_at = None
+    try:
+        with stop_on_signal() as should_stop, ProgressDisplay(job.total_steps, start) as display:
+            for event in display.follow(run_job(job, trainer, run, checkpoint=checkpoint, should_stop=should_stop)):
+                if isinstance(event, StoppedEvent):
+                    stopped_at = event.step
+    except KeyboardInterrupt:
+        saved = list_checkpoints(run.checkpoints)
+        if saved:
+            say(f"aborted; {saved[-1].name} is saved, go on with: {resume_command(job.kind, run)}")
+        raise
     return Outcome(run, stopped_at)
 
 

@@ -86,8 +86,9 @@ def run_job(
         raise
     except BaseException as error:
         # The records may be what failed (a full disk), and the first error is the one that counts.
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(ToolkitError):
-            run.update_manifest({"status": "failed", "finished": now(), "error": str(error) or type(error).__name__})
+            run.update_manifest({"status": status, "finished": now(), "error": str(error) or type(error).__name__})
         if isinstance(error, ToolkitError):
             raise _with_last_good(error, job, run) from error
         raise
