@@ -46,7 +46,7 @@ class ProgressDisplay:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[figures]}"),
                 TextColumn("left"),
-                TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+                TimeRemainingColumn(compact=True),
                 console=Console(stderr=True),
             )
             self.task = self.bar.add_task("train", total=total_steps, completed=start_step, figures="")
