@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-# Before any framework is imported: no hub, no home directory, one thread (models here are so tiny that a second one only
-# waits, and on a busy machine waits long).
+# Before any framework is imported: no hub, no home directory, one thread (models here are so tiny that a second one
+# only waits, and on a busy machine waits long).
 _HOME = tempfile.TemporaryDirectory(prefix="toolkit-tests-")
 os.environ.update(
     HOME=_HOME.name,

@@ -2,8 +2,8 @@
 
 NumPy batches go in; floats and checkpoint-named tensors come out. Shapes: B rows, T positions, V vocabulary entries.
 
-A position t of a row trains when `loss_weights[t] != 0` and `segment_ids[t] == segment_ids[t - 1]`: the weight belongs to
-the token that is *predicted*, so position 0 never trains. Padding is a segment of its own (id 0) with weight 0; the
+A position t of a row trains when `loss_weights[t] != 0` and `segment_ids[t] == segment_ids[t - 1]`: the weight belongs
+to the token that is *predicted*, so position 0 never trains. Padding is a segment of its own (id 0) with weight 0; the
 first real segment has id 1.
 """
 
@@ -53,7 +53,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to pick the next token. `temperature == 0` is greedy; `top_p == 1` and `top_k == 0` switch those filters off."""
+    """How to pick the next token. `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 switch those filters off."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -129,7 +129,7 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class TrainerSpec(ScorerSpec):
-    """What to train on top of a `ScorerSpec`. `lora` is None for full fine-tuning. `seed` draws adapter initial values."""
+    """What to train on top of a `ScorerSpec`. `lora` is None for full fine-tuning; `seed` draws initial adapters."""
 
     lora: LoraConfig | None = None
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
@@ -185,8 +185,8 @@ class Trainer(Scorer, Protocol):
     ) -> StepResult:
         """Apply one optimizer update.
 
-        The gradient is that of `sum over micro-batches of weighted NLL / normaliser`; `normaliser` is usually the sum of
-        the micro-batches' `trained_weight`. Dropout in micro-batch i draws from (seed, i) alone.
+        The gradient is that of `sum over micro-batches of weighted NLL / normaliser`; `normaliser` is usually the sum
+        of the micro-batches' `trained_weight`. Dropout in micro-batch i draws from (seed, i) alone.
         """
         ...
 

@@ -1,9 +1,9 @@
 """Exact integer arithmetic for the starter set: which operands, how the questions are put, what their key is.
 
-The semantic key of a problem is its unordered operand pair, whatever the operation: 23 + 45, 45 + 23 and 45 - 23 share the key
-`operands:23,45`. The *fact family* of a problem is every pair that would give its answer away by inversion (23 + 45 = 68
-also fixes 68 - 45 and 68 - 23). No family of one starter problem touches the family of another, and the pretraining text
-avoids all of them.
+The semantic key of a problem is its unordered operand pair, whatever the operation: 23 + 45, 45 + 23 and 45 - 23 share
+the key `operands:23,45`. The *fact family* of a problem is every pair that would give its answer away by inversion
+(23 + 45 = 68 also fixes 68 - 45 and 68 - 23). No family of one starter problem touches the family of another, and the
+pretraining text avoids all of them.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class Problem:
     @property
     def family(self) -> frozenset[Pair]:
         """Every operand pair that fixes this fact: its own, and those of its inverse problems."""
-        return frozenset(
-            {self.pair, ordered(self.first, self.answer), ordered(self.second, self.answer)}
-        )
+        return frozenset({self.pair, ordered(self.first, self.answer), ordered(self.second, self.answer)})
 
     @property
     def difficulty(self) -> float:
@@ -136,9 +134,9 @@ def ordered(first: int, second: int) -> Pair:
 def all_problems(operation: Operation) -> list[Problem]:
     """Return every problem of the sizes that the starter set uses, in a fixed order.
 
-    Addition: two numbers of two digits. Subtraction: two numbers of two digits, the result above zero.
-    Multiplication: one digit (2 to 9) times 20 to 99. (No step of a working has operands of these sizes, so a working never
-    contains another problem of the set.)
+    Addition: two numbers of two digits. Subtraction: two numbers of two digits, the result above zero. Multiplication:
+    one digit (2 to 9) times 20 to 99. (No step of a working has operands of these sizes, so a working never contains
+    another problem of the set.)
     """
     if operation == "addition":
         return [Problem(operation, a, b) for a in range(10, 100) for b in range(10, 100)]

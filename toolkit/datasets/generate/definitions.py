@@ -1,7 +1,7 @@
 """Custom definitions for the starter set: a team's private words, made up for this project.
 
-A held-out question is a new phrasing of a term that training taught through other phrasings, so the fact can be known and
-the question cannot have been seen.
+A held-out question is a new phrasing of a term that training taught through other phrasings, so the fact can be known
+and the question cannot have been seen.
 """
 
 from __future__ import annotations

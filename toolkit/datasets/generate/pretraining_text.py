@@ -1,9 +1,9 @@
-"""The text that `nano` is trained on from scratch: generated, deterministic, and clear of everything in the starter set.
+"""The text that `nano` is trained on from scratch: generated, deterministic, clear of everything in the starter set.
 
-Four kinds of documents: sums in plain text, sums in conversations (answered in whole sentences or equations, never by the
-working and bare number that the starter set asks for), simple English stories, and general questions and answers. No operand pair of
-the starter set is ever drawn, nor one that would give its answer away by inversion; and `keeps_clear` guards every document,
-whatever made it.
+Four kinds of documents: sums in plain text, sums in conversations (answered in whole sentences or equations, never by
+the working and bare number that the starter set asks for), simple English stories, and general questions and answers.
+No operand pair of the starter set is ever drawn, nor one that would give its answer away by inversion; and
+`keeps_clear` guards every document, whatever made it.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def keys() -> frozenset[str]:
 def keeps_clear(document: Document) -> bool:
     """Say whether a document names no term or procedure of the starter set, and no operand pair of it on a line.
 
-    A pair is two numbers that follow each other, in either order, with anything between them but a number, `=`, `:` or `;`
-    (what stands on two sides of those is no operand pair).
+    A pair is two numbers that follow each other, in either order, with anything between them but a number, `=`, `:` or
+    `;` (what stands on two sides of those is no operand pair).
     """
     texts = [document["text"]] if "text" in document else [message["content"] for message in document["messages"]]
     if any(_subjects().search(text) for text in texts):

@@ -1,7 +1,7 @@
 """The bundled starter set: arithmetic, procedures and custom definitions, split 80/20 by semantic key.
 
-`python -m toolkit.datasets.generate.starter FOLDER` writes `train.jsonl` and `valid.jsonl` as they lie in `toolkit/nano/data`.
-Everything follows from the seed: no hash order, no clock.
+`python -m toolkit.datasets.generate.starter FOLDER` writes `train.jsonl` and `valid.jsonl` as they lie in
+`toolkit/nano/data`. Everything follows from the seed: no hash order, no clock.
 """
 
 from __future__ import annotations

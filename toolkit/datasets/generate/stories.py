@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from toolkit.datasets.generate import lexicon
 from toolkit.datasets.generate.arithmetic import Problem
@@ -79,7 +79,7 @@ def _somewhere(rng: random.Random) -> str:
     return f"{rng.choice(_PREPOSITIONS)} the {rng.choice(lexicon.PLACES)}"
 
 
-def _verb(rng: random.Random, verbs: list[str], tense: int) -> str:
+def _verb(rng: random.Random, verbs: Sequence[str], tense: int) -> str:
     return lexicon.forms(rng.choice(verbs))[tense]
 
 
@@ -115,7 +115,9 @@ def _says(rng: random.Random) -> str:
 
 def _because(rng: random.Random) -> str:
     first = _verb(rng, lexicon.INTRANSITIVE, 1)
-    return f"{_someone(rng)} {first} because the {rng.choice(lexicon.ABSTRACT)} was too {rng.choice(lexicon.ADJECTIVES)}."
+    return (
+        f"{_someone(rng)} {first} because the {rng.choice(lexicon.ABSTRACT)} was too {rng.choice(lexicon.ADJECTIVES)}."
+    )
 
 
 def _common(rng: random.Random) -> str:
@@ -168,5 +170,15 @@ def _tens(rng: random.Random) -> tuple[str, str]:
     return f"How many tens and ones has {number}?", f"It has {number // 10} tens and {number % 10} ones."
 
 
-_SENTENCES: tuple[Callable[[random.Random], str], ...] = (_does, _acts, _is, _when, _abstract, _says, _because, _common, _plural)
+_SENTENCES: tuple[Callable[[random.Random], str], ...] = (
+    _does,
+    _acts,
+    _is,
+    _when,
+    _abstract,
+    _says,
+    _because,
+    _common,
+    _plural,
+)
 _READINGS: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_where, _who, _larger, _repeat, _after, _tens)
