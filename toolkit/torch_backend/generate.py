@@ -162,7 +162,7 @@ def pick(logits: Tensor, sampling: Sampling, uniform: np.ndarray | None) -> Tens
     dropped[:, 0] = False
     probabilities = probabilities.masked_fill(dropped, 0.0)
     cumulative = probabilities.cumsum(dim=-1)
-    target = torch.from_numpy(uniform).to(cumulative)[:, None] * cumulative[:, -1:]
+    target = torch.from_numpy(uniform.astype(np.float32)).to(cumulative.device)[:, None] * cumulative[:, -1:]
     index = (cumulative <= target).sum(dim=-1, keepdim=True)
     last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
     return ids.gather(1, torch.minimum(index, last)).squeeze(1)

@@ -90,8 +90,10 @@ def _nll(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 def evaluate_nll(split: SplitModel, batch: Batch) -> tuple[float, float]:
     """Return (sum of weighted NLL in nats, sum of weights) over the positions that train."""
     trained = trained_positions(batch, split)
-    nll = -_target_logprobs(split, batch, trained).double()
-    return float((nll * trained.weights).sum()), float(trained.weights.double().sum())
+    # On the host: Metal has no float64.
+    nll = -_target_logprobs(split, batch, trained).cpu().double()
+    weights = trained.weights.cpu().double()
+    return float((nll * weights).sum()), float(weights.sum())
 
 
 @torch.no_grad()
