@@ -60,7 +60,7 @@ def all_commands() -> list[Line]:
     for path in DOCUMENTS:
         prose = BLOCK.sub("", path.read_text(encoding="utf-8"))
         for text in re.findall(r"^    (toolkit .*)$|`(toolkit [a-z-][^`]*)`", prose, re.MULTILINE):
-            words = shlex.split("".join(text), comments=True)
+            words = shlex.split(re.sub(r"[\[\]]", "", "".join(text)), comments=True)  # a synopsis: [--out FILE]
             lines.append(Line(f"{path.relative_to(ROOT)}: {' '.join(words)}", tuple(words), ""))
     return lines
 
@@ -80,7 +80,8 @@ def parse(command: click.Command, words: list[str], name: str, parent: click.Con
         raise click.UsageError(f"unexpected words: {rest}")
     for parameter in command.params:
         value = values.get(parameter.name)
-        if isinstance(parameter.type, click.Choice) and isinstance(value, str):
+        placeholder = isinstance(value, str) and value.isalpha() and value.isupper()
+        if isinstance(parameter.type, click.Choice) and isinstance(value, str) and not placeholder:
             parameter.type.convert(value, parameter, context)
     known = dict(option_paths(MODELS[command.name])) if command.name in MODELS else {}
     for override in values.get("overrides") or ():
