@@ -265,8 +265,9 @@ def test_a_request_to_stop_after_the_last_step_finds_the_run_finished():
 
 @pytest.mark.parametrize("stop_at", range(1, 10))
 def test_a_run_resumed_after_any_step_ends_where_an_uninterrupted_one_does(stop_at):
-    whole, (whole_events, whole_saved) = (trainer := NumpyTrainer()), run(trainer)
-    broken_off, later = NumpyTrainer(), NumpyTrainer()
+    early_best = {3: -5.0}
+    whole, broken_off, later = (NumpyTrainer(losses=early_best) for _ in range(3))
+    whole_events, whole_saved = run(whole)
     first_events, first_saved = run(broken_off, stop_at=stop_at)
     later.restore(broken_off.state())
     events, saved = run(later, start_update=stop_at, best=first_saved[-1].best)
