@@ -166,7 +166,7 @@ def compare(
     divergence, loss = np.concatenate(divergences), np.concatenate(losses)
     return Comparison(
         positions=len(divergence),
-        max_difference=_not_nan(max(differences)),
+        max_difference=_not_nan(np.max(differences)),  # unlike `max`, it keeps NaN
         mean_kl=_not_nan(divergence.mean()),
         p99_kl=_not_nan(np.quantile(divergence, 0.99)),
         top1=float(np.concatenate(agreements).mean()),
