@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from itertools import islice
@@ -14,6 +15,7 @@ from toolkit.datasets.generate import definitions, facts, procedures
 from toolkit.datasets.generate.pretraining_text import DOCUMENTS, documents, keeps_clear, keys
 from toolkit.datasets.generate.starter import build_starter
 
+ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(toolkit.__file__).parent / "nano" / "data"
 SEED = 7  # train.seed of configs/nano-pretrain.yaml
 SHIPPED = {
@@ -108,6 +110,13 @@ def test_no_reply_has_the_form_that_the_starter_set_wants():
 def test_the_same_seed_gives_the_same_text_and_another_seed_another():
     first, again, other = (list(islice(documents(seed), 50)) for seed in (SEED, SEED, 8))
     assert first == again != other
+
+
+def test_the_whole_text_is_the_one_that_nano_was_trained_on():
+    digest = hashlib.sha256()
+    for document in documents(SEED):
+        digest.update(json.dumps(document, ensure_ascii=False).encode() + b"\n")
+    assert digest.hexdigest() in (ROOT / "docs" / "nano.md").read_text(encoding="utf-8")
 
 
 def test_the_number_of_documents_is_the_one_asked_for():
