@@ -29,9 +29,15 @@ def texts_of(document: dict) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def corpus() -> list[str]:
-    """Every line of the whole corpus."""
-    return [line for document in documents(SEED) for text in texts_of(document) for line in text.split("\n")]
+def whole_text() -> list[dict]:
+    """Every document of the corpus."""
+    return list(documents(SEED))
+
+
+@pytest.fixture(scope="module")
+def corpus(whole_text: list[dict]) -> list[str]:
+    """Every line of the corpus."""
+    return [line for document in whole_text for text in texts_of(document) for line in text.split("\n")]
 
 
 def pairs_of(records: list[dict]) -> set[frozenset[int]]:
@@ -80,8 +86,8 @@ def test_no_equation_of_the_text_gives_a_starter_answer_away_by_inversion(corpus
 def test_no_term_procedure_or_answer_of_the_starter_set_occurs_in_the_text(corpus):
     terms = [term for term in definitions.DEFINITIONS if term != "42"]  # 42 as a number is in many sums
     sentences = [*definitions.DEFINITIONS.values(), *procedures.PROCEDURES.values(), *procedures.PROCEDURES]
-    pattern = re.compile("|".join(re.escape(text) for text in [*terms, *sentences]), re.IGNORECASE)
-    assert not [line for line in corpus if pattern.search(line)]
+    text = "\n".join(corpus).lower()
+    assert not [subject for subject in [*terms, *sentences] if subject.lower() in text]
 
 
 def test_no_question_of_the_starter_set_occurs_in_the_text(corpus):
@@ -100,9 +106,9 @@ def test_equations_in_the_text_are_exact(corpus):
     assert checked > 20_000
 
 
-def test_no_reply_has_the_form_that_the_starter_set_wants():
+def test_no_reply_has_the_form_that_the_starter_set_wants(whole_text):
     wanted = re.compile(r".*; \d+")
-    for document in islice(documents(SEED), 3000):
+    for document in whole_text:
         for message in document.get("messages", []):
             assert not (message["role"] == "assistant" and wanted.fullmatch(message["content"]))
 
@@ -112,9 +118,9 @@ def test_the_same_seed_gives_the_same_text_and_another_seed_another():
     assert first == again != other
 
 
-def test_the_whole_text_is_the_one_that_nano_was_trained_on():
+def test_the_whole_text_is_the_one_that_nano_was_trained_on(whole_text):
     digest = hashlib.sha256()
-    for document in documents(SEED):
+    for document in whole_text:
         digest.update(json.dumps(document, ensure_ascii=False).encode() + b"\n")
     assert digest.hexdigest() in (ROOT / "docs" / "nano.md").read_text(encoding="utf-8")
 
