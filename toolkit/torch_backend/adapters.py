@@ -108,7 +108,8 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
             found = set(tensors.keys())
     except (RuntimeError, ValueError, KeyError, OSError) as error:
         raise ToolkitError(f"PEFT cannot load this adapter: {str(error).splitlines()[0]}", where=folder) from error
-    expected = set(peft.get_peft_model_state_dict(adapted))
+    # Left at "auto", PEFT asks the hub whether the base's vocabulary was resized; linear layers alone are adapted here.
+    expected = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
     problems = [Problem(f"the adapter lacks {name}", str(file)) for name in sorted(expected - found)]
     problems += [Problem(f"the model has no place for {name}", str(file)) for name in sorted(found - expected)]
     if problems:
