@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def root(tmp_path) -> Path:
     return tmp_path / "all-runs"
 
 
-def test_auto_takes_torch_and_says_why():
+def test_auto_takes_torch_and_says_why(monkeypatch):
+    monkeypatch.setattr(backends, "_is_apple_silicon", lambda: False)
     backend, reason = choose_backend("auto", "cpu")
     assert isinstance(backend, Backend) and backend.name == "torch"
     assert reason == "torch on cpu: asked for by train.device"
@@ -60,8 +62,39 @@ def test_an_unknown_backend_is_refused_with_the_nearest_name():
         choose_backend("troch")
 
 
-def test_mlx_is_refused_as_not_part_of_this_version():
-    with pytest.raises(ToolkitError, match="MLX backend is not part of this version"):
+@pytest.mark.parametrize(
+    ("apple", "installed", "device", "chosen", "reason"),
+    [
+        (True, True, "auto", "mlx", r"mlx on \w+: Apple silicon"),
+        (True, True, "cpu", "mlx", "mlx on cpu: Apple silicon, and the device asked for by train.device"),
+        (True, False, "auto", "torch", r"torch on \w+: .*MLX would be faster.*pip install mlx mlx-lm"),
+        (False, True, "cpu", "torch", "torch on cpu: asked for by train.device"),
+    ],
+)
+def test_auto_takes_mlx_on_apple_silicon_and_torch_elsewhere(apple, installed, device, chosen, reason, monkeypatch):
+    monkeypatch.setattr(backends, "_is_apple_silicon", lambda: apple)
+    monkeypatch.setattr(backends, "_is_installed", lambda package: installed)
+    backend, line = choose_backend("auto", device)
+    assert backend.name == chosen
+    assert re.match(reason, line), line
+
+
+def test_mlx_is_taken_anywhere_when_asked_for():
+    backend, reason = choose_backend("mlx", "cpu")
+    assert isinstance(backend, Backend) and backend.name == "mlx"
+    assert reason == "mlx on cpu: asked for by backend"
+
+
+def test_mlx_that_cannot_be_loaded_is_refused_with_the_command_that_installs_it(monkeypatch):
+    real_import = builtins.__import__
+
+    def without_mlx(name, *args, **kwargs):
+        if name == "toolkit.mlx_backend.session":
+            raise ImportError("libmlx.so: cannot open shared object file", name="mlx.core")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_mlx)
+    with pytest.raises(ToolkitError, match=r"mlx is not installed: libmlx\.so.*pip install mlx mlx-lm"):
         choose_backend("mlx")
 
 

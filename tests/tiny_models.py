@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Family = Literal["qwen2", "llama"]
+Family = Literal["qwen2", "qwen3", "llama", "mistral"]
 
 # Qwen2 cuts numbers into single digits, Llama 3 into groups of three; the rest of the two patterns is the same.
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -93,7 +93,7 @@ def write_tokenizer(folder: Path, family: Family, vocab_size: int = 384) -> dict
     """Train a byte-level BPE tokenizer, write its two files, return the special tokens' ids."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    qwen2 = family == "qwen2"
+    qwen2 = family.startswith("qwen")
     special = QWEN2_SPECIAL if qwen2 else LLAMA3_SPECIAL
     tokenizer = Tokenizer(models.BPE(ignore_merges=not qwen2))
     pattern = Regex(QWEN2_PATTERN if qwen2 else LLAMA3_PATTERN)
@@ -147,9 +147,12 @@ def write_tokenizer(folder: Path, family: Family, vocab_size: int = 384) -> dict
 
 def _write_weights(folder: Path, model: TinyModel, token_ids: dict[str, int]) -> None:
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    import transformers
+    from transformers import GenerationConfig
 
-    qwen2 = model.family == "qwen2"
+    qwen = model.family.startswith("qwen")
+    class_name = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama", "mistral": "Mistral"}[model.family]
+    config_class, network_class = (getattr(transformers, class_name + end) for end in ("Config", "ForCausalLM"))
     shape: dict[str, Any] = {
         "hidden_size": model.hidden_size,
         "intermediate_size": 2 * model.hidden_size,
@@ -159,22 +162,26 @@ def _write_weights(folder: Path, model: TinyModel, token_ids: dict[str, int]) ->
         "max_position_embeddings": model.context,
         "tie_word_embeddings": model.tied,
         # Qwen2.5's embeddings have more rows than its tokenizer has tokens
-        "vocab_size": model.vocab_size + 64 if qwen2 else model.vocab_size,
+        "vocab_size": model.vocab_size + 64 if qwen else model.vocab_size,
         "dtype": model.dtype,
         **dict(model.changes),
     }
-    if qwen2:
-        config = Qwen2Config(
+    if qwen:
+        config = config_class(
             bos_token_id=token_ids["<|endoftext|>"],
             eos_token_id=token_ids["<|im_end|>"],
             use_sliding_window=False,
+            **({"head_dim": model.hidden_size // 4} if model.family == "qwen3" else {}),
             **shape,
         )
-        network_class, stop, first = Qwen2ForCausalLM, ("<|im_end|>", "<|endoftext|>"), "<|endoftext|>"
+        stop, first = ("<|im_end|>", "<|endoftext|>"), "<|endoftext|>"
     else:
         stop_tokens = [token_ids["<|end_of_text|>"], token_ids["<|eot_id|>"]]
-        config = LlamaConfig(bos_token_id=token_ids["<|begin_of_text|>"], eos_token_id=stop_tokens, **shape)
-        network_class, stop, first = LlamaForCausalLM, ("<|end_of_text|>", "<|eot_id|>"), "<|begin_of_text|>"
+        no_window = {"sliding_window": None} if model.family == "mistral" else {}
+        config = config_class(
+            bos_token_id=token_ids["<|begin_of_text|>"], eos_token_id=stop_tokens, **no_window, **shape
+        )
+        stop, first = ("<|end_of_text|>", "<|eot_id|>"), "<|begin_of_text|>"
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(model.seed)

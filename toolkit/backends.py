@@ -10,6 +10,7 @@ import json
 import platform
 import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,8 +24,12 @@ from toolkit.runs import find_run, is_run, list_runs
 if TYPE_CHECKING:
     from toolkit.gguf_backend.tokenizer import GgufTokenizer
 
-BACKENDS = ("torch",)
-INSTALL = {"torch": "pip install torch transformers peft"}
+BACKENDS = ("mlx", "torch")
+PACKAGES = {"mlx": ("mlx", "mlx_lm"), "torch": ("torch", "transformers", "safetensors")}
+INSTALL = {
+    "mlx": "pip install mlx mlx-lm (on Linux: 'mlx[cpu]' mlx-lm)",
+    "torch": "pip install torch transformers peft",
+}
 
 TargetKind = Literal["run", "adapter", "model", "gguf"]
 
@@ -61,34 +66,58 @@ class OpenTarget:
 def choose_backend(choice: str, device: str = "auto") -> tuple[Backend, str]:
     """Return the backend and the line that says why: `torch on cpu: no CUDA device, no Apple GPU`.
 
+    `auto` takes MLX on Apple silicon, else torch on CUDA, MPS or the CPU, in this order.
+
     Raises:
         ToolkitError: the backend is unknown or not installed (the hint installs it), or the device is not here.
     """
-    if choice == "mlx":
-        raise ToolkitError(
-            "the MLX backend is not part of this version",
-            where="backend",
-            hint="use backend: torch (on Apple silicon it runs on the GPU through MPS)",
-        )
     if choice not in ("auto", *BACKENDS):
         near = difflib.get_close_matches(choice, ("auto", *BACKENDS), n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose auto or one of: {', '.join(BACKENDS)}"
         raise ToolkitError(f"unknown backend: {choice}", where="backend", hint=hint)
-    backend = _open_torch()
+    prefer_mlx = choice == "auto" and _is_apple_silicon() and device != "cuda"
+    if choice == "mlx" or (prefer_mlx and _is_installed("mlx")):
+        backend = _open("mlx")
+        chosen = backend.describe(device).device
+        return backend, f"mlx on {chosen}: {_reason_for_mlx(choice, device)}"
+    backend = _open("torch")
     chosen = backend.describe(device).device
-    return backend, f"{backend.name} on {chosen}: {_reason(chosen, device, backend.devices())}"
+    reason = _reason(chosen, device, backend.devices())
+    if prefer_mlx:
+        reason += f" (MLX would be faster; it is not installed: {INSTALL['mlx']})"
+    return backend, f"torch on {chosen}: {reason}"
 
 
-def _open_torch() -> Backend:
+def _open(name: str) -> Backend:
     try:
+        if name == "mlx":
+            from toolkit.mlx_backend.session import MlxBackend
+
+            return MlxBackend()
         from toolkit.torch_backend.session import TorchBackend
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("torch", "transformers", "safetensors"):
+
+        return TorchBackend()
+    except ImportError as error:
+        # MLX's wheel for another platform is found but cannot be loaded, an ImportError without a missing package.
+        missing = (error.name or "").split(".")[0]
+        if missing not in PACKAGES[name]:
             raise
-        raise ToolkitError(
-            f"backend torch is not installed: there is no package {error.name}", where="backend", hint=INSTALL["torch"]
-        ) from error
-    return TorchBackend()
+        what = f"there is no package {missing}" if isinstance(error, ModuleNotFoundError) else str(error)
+        raise ToolkitError(f"backend {name} is not installed: {what}", where="backend", hint=INSTALL[name]) from error
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _reason_for_mlx(choice: str, device: str) -> str:
+    if choice == "mlx":
+        return "asked for by backend"
+    return "Apple silicon" if device == "auto" else "Apple silicon, and the device asked for by train.device"
 
 
 def _reason(chosen: str, wanted: str, here: list[str]) -> str:
@@ -165,8 +194,8 @@ def _adapter_target(folder: Path, label: str, run_folder: Path | None = None) ->
     return Target("adapter", label, find_model(base).folder, folder, run_folder=run_folder)
 
 
-def open_target(target: Target, device: str = "auto", dtype: str = "auto") -> OpenTarget:
-    """Open a target for scoring and generation, through llama.cpp for a .gguf, else through torch.
+def open_target(target: Target, device: str = "auto", dtype: str = "auto", backend_choice: str = "auto") -> OpenTarget:
+    """Open a target for scoring and generation, through llama.cpp for a .gguf, else through MLX or torch.
 
     Raises:
         ToolkitError: it cannot be loaded, or the backend or device is not here.
@@ -179,7 +208,7 @@ def open_target(target: Target, device: str = "auto", dtype: str = "auto") -> Op
         return OpenTarget(scorer, scorer.tokenizer(), target.label, scorer.context_length)
     if target.model_folder is None:
         raise ValueError("a target is a .gguf file or has a model folder")
-    backend, _ = choose_backend("auto", device)
+    backend, _ = choose_backend(backend_choice, device)
     tokenizer = Tokenizer.load(target.model_folder)
     scorer = backend.open_scorer(ScorerSpec(target.model_folder, target.adapter_folder, device, dtype))
     return OpenTarget(scorer, tokenizer, target.label, read_model(target.model_folder).context)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Method = Literal["lora", "full"]
-BackendChoice = Literal["auto", "torch"]
+BackendChoice = Literal["auto", "mlx", "torch"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
@@ -98,9 +98,10 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, more time. Default: on from 1 B parameters."""
     device: DeviceChoice = "auto"
-    """Device to train on. Auto: CUDA, else MPS, else CPU."""
+    """Device to train on; mps is the Apple GPU, for both backends. Auto: the best that the backend finds here."""
     dtype: DtypeChoice = "auto"
-    """Precision of the frozen base and the arithmetic. Auto: bfloat16 on CUDA where it is native, else float32."""
+    """Precision of the frozen base and the arithmetic. Auto: bfloat16 on CUDA where it is native and for
+    MLX on a GPU, else float32."""
     eval_every: int | None = Field(default=None, gt=0)
     """Measure the validation loss every so many steps and at both ends. Default: ten times."""
     save_every: int | None = Field(default=None, gt=0)
@@ -121,7 +122,7 @@ class FinetuneConfig(Section):
     method: Method = "lora"
     """lora trains adapters on a frozen base; full trains every weight."""
     backend: BackendChoice = "auto"
-    """Framework to train with. Auto takes the best one that is here and says why."""
+    """Framework to train with. Auto takes MLX on Apple silicon, else torch (CUDA, MPS, CPU), and says why."""
     data: DataConfig = DataConfig()
     """What to learn from."""
     lora: LoraConfig = LoraConfig()

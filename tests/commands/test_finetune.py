@@ -154,7 +154,7 @@ def test_a_resumed_run_may_only_change_its_length(tiny_qwen2: Path, data: Path) 
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
         f"error: --resume: train.{key} was {before} and cannot become {after} in a resumed run. "
-        "Only train.max_steps and train.epochs may change"
+        "Only train.max_steps and train.epochs may change, and where it runs: backend and train.device"
         for key, before, after in (("batch_size", 4, 2), ("seed", 0, 5))
     ]
     result = toolkit("finetune", "--resume", run.name)

@@ -10,7 +10,7 @@ from typing import get_args
 import click
 
 from toolkit.backends import OpenTarget, open_target, resolve_target
-from toolkit.config import DeviceChoice
+from toolkit.config import BackendChoice, DeviceChoice
 from toolkit.datasets.schema import Message
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Sampling
@@ -99,8 +99,18 @@ class Conversation:
 @click.option(
     "--device", type=click.Choice(get_args(DeviceChoice)), default="auto", show_default=True, help="Where to compute."
 )
+@click.option(
+    "--backend", type=click.Choice(get_args(BackendChoice)), default="auto", show_default=True, help="Framework."
+)
 def chat(
-    target: str, prompt: str | None, system: str | None, max_tokens: int, temperature: float, seed: int, device: str
+    target: str,
+    prompt: str | None,
+    system: str | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    device: str,
+    backend: str,
 ) -> None:
     """Talk to TARGET: a run, an adapter folder, a model folder, a hub name, nano or a .gguf file.
 
@@ -110,7 +120,7 @@ def chat(
     text = prompt if prompt is not None else "" if interactive else sys.stdin.read()
     if not interactive and not text.strip():
         raise ToolkitError("the prompt is empty", where="--prompt" if prompt is not None else "standard input")
-    opened = open_target(resolve_target(target, runs_root()), device, "auto")
+    opened = open_target(resolve_target(target, runs_root()), device, backend_choice=backend)
     sampling = Sampling(max_tokens, temperature, seed=seed, stop_ids=tuple(opened.tokenizer.stop_ids))
     try:
         conversation = Conversation(opened, sampling, system)

@@ -69,7 +69,7 @@ def demo(backend: str, name: str | None) -> None:
     _stage(3, "measuring on held-out questions")
     config = load_config(FinetuneConfig, run.config_path)
     suite = load_suite(config.data, config.train.seed, "validation")
-    evaluations = measure(suite, {BEFORE: config.model, AFTER: str(run.path), QUANTISED: str(gguf_after)})
+    evaluations = measure(suite, {BEFORE: config.model, AFTER: str(run.path), QUANTISED: str(gguf_after)}, backend)
     save_rows(run.evaluation_path, [row for evaluation in evaluations.values() for row in evaluation.rows()])
     samples = choose_samples(suite)
     write_report(run.path / "report.html", describe(run, config, evaluations, samples))
@@ -78,10 +78,10 @@ def demo(backend: str, name: str | None) -> None:
     show_outcome(check_promises(evaluations), run, gguf_after)
 
 
-def measure(suite: Suite, targets: Mapping[str, str]) -> dict[str, Evaluation]:
+def measure(suite: Suite, targets: Mapping[str, str], backend: str = "auto") -> dict[str, Evaluation]:
     """Evaluate the targets, and the nearest-question baseline, by heading."""
     resolved = [resolve_target(text, runs_root()) for text in targets.values()]
-    evaluations = dict(zip(targets, evaluate_targets(resolved, suite, "auto"), strict=True))
+    evaluations = dict(zip(targets, evaluate_targets(resolved, suite, "auto", backend), strict=True))
     return {**evaluations, NEAREST: evaluate_nearest(suite)}
 
 

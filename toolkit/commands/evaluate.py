@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.atomic_files import write_atomic
 from toolkit.backends import Target, open_target, resolve_target
 from toolkit.commands.evaluation_table import console_for_results, format_comparison, tables
-from toolkit.config import DataConfig, DeviceChoice, FinetuneConfig
+from toolkit.config import BackendChoice, DataConfig, DeviceChoice, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.errors import Problem, ToolkitError
 from toolkit.evaluate.evaluation import (
@@ -46,6 +46,9 @@ from toolkit.runs import RunFolder, runs_root
 @click.option("--seed", type=click.IntRange(min=0), help="Draws split and limit. Default: the (first) run's, else 0.")
 @click.option("--set", "overrides", multiple=True, metavar="data.KEY=VALUE", help="How to read the data (repeatable).")
 @click.option("--device", type=click.Choice(get_args(DeviceChoice)), default="auto", show_default=True, help="Where.")
+@click.option(
+    "--backend", type=click.Choice(get_args(BackendChoice)), default="auto", show_default=True, help="Framework."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--out", type=click.Path(path_type=Path), help="Save evaluation.json in this folder (or as this .json).")
 @click.option("--answers", type=click.Path(path_type=Path, dir_okay=False), help="Save every answer as JSON lines.")
@@ -58,6 +61,7 @@ def evaluate(
     seed: int | None,
     overrides: tuple[str, ...],
     device: str,
+    backend: str,
     as_json: bool,
     out: Path | None,
     answers: Path | None,
@@ -80,7 +84,7 @@ def evaluate(
     if baseline and not suite.training:
         hint = "Name a folder with train and valid files, or --split validation"
         raise ToolkitError("the nearest-question baseline needs training questions", where="--baseline", hint=hint)
-    evaluations = evaluate_targets(resolved, suite, device)
+    evaluations = evaluate_targets(resolved, suite, device, backend)
     if baseline:
         evaluations.append(evaluate_nearest(suite))
     rows = [row for evaluation in evaluations for row in evaluation.rows()]
@@ -161,12 +165,12 @@ def _place(out: Path | None, run: RunFolder | None) -> Path | None:
     return None if run is None else run.evaluation_path
 
 
-def evaluate_targets(targets: Sequence[Target], suite: Suite, device: str) -> list[Evaluation]:
+def evaluate_targets(targets: Sequence[Target], suite: Suite, device: str, backend: str = "auto") -> list[Evaluation]:
     """Open, measure and close one target after the other, with progress on stderr."""
     evaluations = []
     for target, name in zip(targets, _names(targets), strict=True):
         with _progress(name, work_units(suite)) as advance:
-            opened = open_target(target, device, "auto")
+            opened = open_target(target, device, backend_choice=backend)
             try:
                 context = opened.context
                 evaluations.append(

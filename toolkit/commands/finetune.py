@@ -98,7 +98,7 @@ def _load(config_path: Path | None, overrides: Sequence[str], flags: Mapping[str
 def _refuse_with_resume(**options: object) -> None:
     given = [f"--{name.removesuffix('_path').replace('_', '-')}" for name, value in options.items() if value]
     if given:
-        hint = "A resumed run keeps its config; only train.max_steps or train.epochs may change, by --set"
+        hint = "Only train.max_steps, train.epochs, backend and train.device of a resumed run may change, by --set"
         raise ToolkitError(f"{', '.join(given)} cannot be combined with --resume", hint=hint)
 
 

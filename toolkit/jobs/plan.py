@@ -46,7 +46,8 @@ def make_plan(job: Job) -> Plan:
     """Work out the figures of a job."""
     train = job.config.train
     device = train.device if train.device != "auto" else job.backend.devices()[0]
-    dtype = train.dtype if train.dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
+    halved = device == "cuda" or (job.backend.name == "mlx" and device != "cpu")
+    dtype = train.dtype if train.dtype != "auto" else ("bfloat16" if halved else "float32")
     first = job.train_examples[0]
     lengths = np.array([len(example.tokens) for example in job.train_examples])
     trainable = trainable_count(job)

@@ -22,7 +22,8 @@ from toolkit.jobs.running import resume_command
 from toolkit.runs import RunFolder, find_run
 
 AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
-MAY_CHANGE = ("train.max_steps", "train.epochs")
+LENGTH = ("train.max_steps", "train.epochs")
+PLACE = ("backend", "train.device")
 
 
 def find_checkpoint(text: str, kind: str) -> tuple[RunFolder, Checkpoint]:
@@ -62,15 +63,16 @@ def _load(path: Path, kind: str, run: RunFolder) -> Checkpoint:
 def load_resumed_config(
     kind: type[AnyConfig], run: RunFolder, overrides: Sequence[str], flags: Mapping[str, Any]
 ) -> AnyConfig:
-    """Read the run's own config, changes laid over it. Raises ToolkitError unless only its length changes."""
+    """Read the run's own config, changes laid over it. Raises ToolkitError when more than length or place changes."""
     saved = load_config(kind, run.config_path)
     wanted = load_config(kind, run.config_path, overrides, flags)
+    hint = f"Only {' and '.join(LENGTH)} may change, and where it runs: {' and '.join(PLACE)}"
     problems = []
     for path, _ in option_paths(kind):
         before, after = _value(saved, path), _value(wanted, path)
-        if before != after and path not in MAY_CHANGE:
+        if before != after and path not in (*LENGTH, *PLACE):
             what = f"{path} was {before!r} and cannot become {after!r} in a resumed run"
-            problems.append(Problem(what, "--resume", f"Only {' and '.join(MAY_CHANGE)} may change"))
+            problems.append(Problem(what, "--resume", hint))
     if problems:
         raise ToolkitError.gather(problems)
     return wanted

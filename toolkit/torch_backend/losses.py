@@ -70,7 +70,7 @@ def backward_nll(split: SplitModel, batch: Batch, normaliser: float) -> Tensor:
         rows = hidden.flatten(0, 1).index_select(0, trained.sources)  # (N, H)
     cut = rows.detach()
     pieces, total = [], torch.zeros((), device=split.device)
-    for part in chunks(rows.shape[0], split.model.config.get_text_config().vocab_size, split.device):
+    for part in chunks(rows.shape[0], split.vocab_size, split.device):
         piece = cut[part].requires_grad_()
         with split.arithmetic():
             loss = _nll(split.head(piece), trained.targets[part], trained.weights[part])
@@ -114,7 +114,7 @@ def _target_logprobs(split: SplitModel, batch: Batch, where: TrainedPositions) -
         rows = split.hidden(batch).flatten(0, 1).index_select(0, where.sources)
         parts = [
             -F.cross_entropy(split.head(rows[part]).float(), where.targets[part], reduction="none")
-            for part in chunks(rows.shape[0], split.model.config.get_text_config().vocab_size, split.device)
+            for part in chunks(rows.shape[0], split.vocab_size, split.device)
         ]
     return torch.cat(parts).float()
 

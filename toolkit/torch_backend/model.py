@@ -130,6 +130,7 @@ class SplitModel:
         self.model = model
         self.dtype = dtype
         self.device: torch.device = next(model.parameters()).device
+        self.vocab_size: int = model.config.get_text_config().vocab_size
         self.decoder: nn.Module = model.get_decoder()
         names = [name for name, child in model.named_children() if child is self.decoder]
         if not names:

@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.torch_backend.batches import batch_of, ragged, random_sequence, reference_nll
+from tests.conformance.batches import batch_of, ragged, random_sequence, reference_nll
 from toolkit.protocols import Batch
-from toolkit.torch_backend import losses
-
-
-def gradients(trainer, batch: Batch, normaliser: float) -> dict[str, np.ndarray]:
-    trainer.base.train()
-    losses.backward_nll(trainer.split, batch, normaliser)
-    found = {name: p.grad.detach().clone().numpy() for name, p in trainer.parameters.items() if p.grad is not None}
-    trainer.base.zero_grad(set_to_none=True)
-    return found
 
 
 @pytest.mark.parametrize("family", ["tiny_qwen2", "tiny_llama"])
@@ -38,40 +29,40 @@ def test_unweighted_loss_equals_the_loss_that_transformers_computes(tiny_qwen2, 
 
 
 @pytest.mark.parametrize("family", ["tiny_qwen2", "tiny_llama"])
-def test_gradients_equal_autograd_through_transformers_own_loss(family, request, open_trainer, plain_model):
+def test_gradients_equal_autograd_through_transformers_own_loss(kit, family, request, open_trainer, plain_model):
     folder = request.getfixturevalue(family)
     batch = ragged(5, [13, 7], trained=5)
     labels = torch.where(torch.from_numpy(batch.loss_weights != 0), torch.from_numpy(batch.tokens), -100).long()
     unit = Batch(batch.tokens, (batch.loss_weights != 0).astype(np.float32), batch.segment_ids, batch.positions)
     model = plain_model(folder)
     model(torch.from_numpy(batch.tokens).long(), labels=labels).loss.backward()
-    ours = gradients(open_trainer(folder), unit, unit.trained_weight)
+    ours = kit.gradients(open_trainer(folder), unit, unit.trained_weight)
     for name, parameter in model.named_parameters():
         np.testing.assert_allclose(ours[name], parameter.grad.numpy(), atol=2e-6, rtol=1e-4, err_msg=name)
 
 
-def test_loss_and_gradients_do_not_depend_on_how_logits_are_chunked(tiny_qwen2, open_trainer, monkeypatch):
+def test_loss_and_gradients_do_not_depend_on_how_logits_are_chunked(kit, tiny_qwen2, open_trainer, monkeypatch):
     batch = ragged(7, [60, 45], trained=40)
     trainer = open_trainer(tiny_qwen2)
-    whole, whole_loss = gradients(trainer, batch, 3.0), trainer.evaluate(batch)
-    monkeypatch.setattr(losses, "_CHUNK_LOGITS", 1)  # the smallest chunk: 16 positions
-    assert len(list(losses.chunks(80, 448, torch.device("cpu")))) == 5
-    chunked = gradients(trainer, batch, 3.0)
+    whole, whole_loss = kit.gradients(trainer, batch, 3.0), trainer.evaluate(batch)
+    monkeypatch.setattr(kit.losses, "_CHUNK_LOGITS", 1)  # the smallest chunk: 16 positions
+    assert len(list(kit.losses.chunks(80, trainer.split.vocab_size, trainer.device))) == 5
+    chunked = kit.gradients(trainer, batch, 3.0)
     assert trainer.evaluate(batch) == pytest.approx(whole_loss, rel=1e-6)
     for name, expected in whole.items():
         np.testing.assert_allclose(chunked[name], expected, atol=1e-5, rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("family", ["tiny_qwen2", "tiny_llama"])
-def test_a_packed_batch_has_the_loss_and_gradients_of_its_sequences_one_by_one(family, request, open_trainer):
+def test_a_packed_batch_has_the_loss_and_gradients_of_its_sequences_one_by_one(kit, family, request, open_trainer):
     sequences = [random_sequence(seed, length) for seed, length in ((1, 9), (2, 14), (3, 6), (4, 11))]
     packed = batch_of([[sequences[0], sequences[1]], [sequences[2], sequences[3]]])
     trainer = open_trainer(request.getfixturevalue(family))
     alone = [batch_of([[sequence]]) for sequence in sequences]
     sums = np.array([trainer.evaluate(batch) for batch in alone]).sum(axis=0)
     assert trainer.evaluate(packed) == pytest.approx(tuple(sums), rel=2e-6)
-    together = gradients(trainer, packed, 10.0)
-    apart = [gradients(trainer, batch, 10.0) for batch in alone]
+    together = kit.gradients(trainer, packed, 10.0)
+    apart = [kit.gradients(trainer, batch, 10.0) for batch in alone]
     for name, value in together.items():
         np.testing.assert_allclose(value, sum(one[name] for one in apart), atol=1e-5, rtol=1e-4, err_msg=name)
 
@@ -109,9 +100,9 @@ def test_a_batch_with_nothing_to_learn_counts_zero(tiny_qwen2, open_trainer):
     assert open_trainer(tiny_qwen2).evaluate(ragged(1, [6, 4], trained=0)) == (0.0, 0.0)
 
 
-def test_logit_chunks_join_to_transformers_own_logits(tiny_llama, open_trainer, plain_model):
+def test_logit_chunks_join_to_transformers_own_logits(kit, tiny_llama, open_trainer, plain_model):
     tokens = ragged(2, [30, 30]).tokens
-    parts = list(losses.logit_chunks(open_trainer(tiny_llama).split, tokens, positions_per_chunk=8))
+    parts = list(kit.losses.logit_chunks(open_trainer(tiny_llama).split, tokens, positions_per_chunk=8))
     assert [part.shape[1] for part in parts] == [8, 8, 8, 6]
     with torch.no_grad():
         expected = plain_model(tiny_llama)(torch.from_numpy(tokens).long()).logits.numpy()

@@ -1,42 +1,46 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from toolkit.errors import ToolkitError
 from toolkit.protocols import OptimizerSpec
-from toolkit.torch_backend.optimizers import Optimizer
 
 SPEC = OptimizerSpec(weight_decay=0.1, beta1=0.8, beta2=0.95, max_grad_norm=0.5)
 
 
-def parameters(seed: int = 0) -> dict[str, nn.Parameter]:
+def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     shapes = {"layer.weight": (3, 4), "norm.weight": (4,)}
-    return {
-        name: nn.Parameter(torch.from_numpy(rng.standard_normal(s).astype(np.float32))) for name, s in shapes.items()
-    }
+    return {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
 
 
-def give_gradients(to: dict[str, nn.Parameter], seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+def parameters(kit) -> dict[str, Any]:
+    return {name: kit.parameter(array) for name, array in arrays().items()}
+
+
+def draw_gradients(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1000 + seed)
-    gradients = {name: (scale * rng.standard_normal(tuple(p.shape))).astype(np.float32) for name, p in to.items()}
+    return {name: (scale * rng.standard_normal(a.shape)).astype(np.float32) for name, a in arrays().items()}
+
+
+def give_gradients(kit, to: dict[str, Any], seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+    gradients = draw_gradients(seed, scale)
     for name, parameter in to.items():
-        parameter.grad = torch.from_numpy(gradients[name].copy())
+        parameter.grad = kit.array(gradients[name].copy())
     return gradients
 
 
 def adamw_by_hand(steps: int, rates: list[float]) -> dict[str, np.ndarray]:
     """The paper's algorithm in float64, decay on the matrix alone, gradients clipped by their common norm."""
-    weights = {name: p.detach().numpy().astype(np.float64) for name, p in parameters().items()}
+    weights = {name: array.astype(np.float64) for name, array in arrays().items()}
     first = {name: np.zeros_like(w) for name, w in weights.items()}
     second = {name: np.zeros_like(w) for name, w in weights.items()}
     for step in range(1, steps + 1):
-        gradients = give_gradients(parameters(), step)
+        gradients = draw_gradients(step)
         norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients.values()))
         for name, w in weights.items():
             g = gradients[name] * min(1.0, SPEC.max_grad_norm / (norm + 1e-6))
@@ -49,63 +53,63 @@ def adamw_by_hand(steps: int, rates: list[float]) -> dict[str, np.ndarray]:
     return weights
 
 
-def test_updates_equal_adamw_in_float64_with_clipping_and_decay_on_matrices_only():
+def test_updates_equal_adamw_in_float64_with_clipping_and_decay_on_matrices_only(kit):
     rates = [0.1, 0.05, 0.2, 0.01]
-    ours = parameters()
-    optimizer = Optimizer(ours, SPEC)
+    ours = parameters(kit)
+    optimizer = kit.optimizers.Optimizer(ours, SPEC)
     for step, rate in enumerate(rates, start=1):
-        give_gradients(ours, step)
+        give_gradients(kit, ours, step)
         optimizer.step(rate)
     for name, expected in adamw_by_hand(4, rates).items():
-        np.testing.assert_allclose(ours[name].detach().numpy(), expected, rtol=2e-5, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(kit.value(ours[name]), expected, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
-def test_the_norm_is_reported_as_it_was_before_clipping():
-    ours = parameters()
-    gradients = give_gradients(ours, 1, scale=10)
+def test_the_norm_is_reported_as_it_was_before_clipping(kit):
+    ours = parameters(kit)
+    gradients = give_gradients(kit, ours, 1, scale=10)
     expected = np.sqrt(sum((g**2).sum() for g in gradients.values()))
-    assert Optimizer(ours, SPEC).step(0.1).item() == pytest.approx(expected, rel=1e-6)
+    assert kit.optimizers.Optimizer(ours, SPEC).step(0.1).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_leaves_weights_moments_and_counter_alone(fault):
-    ours = parameters()
-    optimizer = Optimizer(ours, SPEC)
-    give_gradients(ours, 1)
+def test_a_gradient_that_is_not_finite_leaves_weights_moments_and_counter_alone(kit, fault):
+    ours = parameters(kit)
+    optimizer = kit.optimizers.Optimizer(ours, SPEC)
+    give_gradients(kit, ours, 1)
     optimizer.step(0.1)
-    weights = {name: p.detach().clone() for name, p in ours.items()}
+    weights = {name: kit.value(p).copy() for name, p in ours.items()}
     moments = optimizer.moments()
-    give_gradients(ours, 2)
+    give_gradients(kit, ours, 2)
     ours["norm.weight"].grad[1] = fault
     optimizer.step(0.1)
     assert optimizer.updates == 1
-    assert all(torch.equal(ours[name], weight) for name, weight in weights.items())
+    assert all(np.array_equal(kit.value(ours[name]), weight) for name, weight in weights.items())
     for name, tensor in optimizer.moments().items():
         np.testing.assert_array_equal(tensor.array, moments[name].array, err_msg=name)
 
 
-def test_moments_are_named_after_their_weights_and_fill_a_fresh_optimizer_exactly():
-    ours, others = parameters(), parameters()
-    first, second = Optimizer(ours, SPEC), Optimizer(others, SPEC)
+def test_moments_are_named_after_their_weights_and_fill_a_fresh_optimizer_exactly(kit):
+    ours, others = parameters(kit), parameters(kit)
+    first, second = kit.optimizers.Optimizer(ours, SPEC), kit.optimizers.Optimizer(others, SPEC)
     for step in range(3):
-        give_gradients(ours, step)
+        give_gradients(kit, ours, step)
         first.step(0.1)
     moments = first.moments()
     assert set(moments) == {f"{name}.{m}" for name in ours for m in ("exp_avg", "exp_avg_sq")}
     second.restore(moments, first.updates)
     for name, parameter in others.items():
-        parameter.data.copy_(ours[name].data)
+        kit.put(parameter, kit.value(ours[name]))
     for some, optimizer in ((ours, first), (others, second)):
-        give_gradients(some, 9)
+        give_gradients(kit, some, 9)
         optimizer.step(0.05)
     assert second.updates == 4
-    assert all(torch.equal(ours[name], others[name]) for name in ours)
+    assert all(np.array_equal(kit.value(ours[name]), kit.value(others[name])) for name in ours)
 
 
-def test_a_state_that_does_not_fit_is_refused_with_every_fault_and_nothing_is_written():
-    ours = parameters()
-    optimizer = Optimizer(ours, SPEC)
-    moments = Optimizer(ours, SPEC).moments()
+def test_a_state_that_does_not_fit_is_refused_with_every_fault_and_nothing_is_written(kit):
+    ours = parameters(kit)
+    optimizer = kit.optimizers.Optimizer(ours, SPEC)
+    moments = kit.optimizers.Optimizer(ours, SPEC).moments()
     full = {name: replace(tensor, array=np.ones_like(tensor.array)) for name, tensor in moments.items()}
     del full["norm.weight.exp_avg"]
     full["other.exp_avg"] = full["layer.weight.exp_avg"]

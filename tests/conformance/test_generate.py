@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tests.torch_backend.batches import random_sequence
+from tests.conformance.batches import random_sequence
+from toolkit.checkpoints import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Sampling
-from toolkit.torch_backend.generate import pick
 
 PROMPTS = [random_sequence(seed, length)[0] for seed, length in enumerate((5, 17, 9, 9, 1, 30))]
 
@@ -45,15 +46,24 @@ def test_greedy_continuations_of_ragged_prompts_equal_transformers_generate(fami
     assert set(reasons.values()) == {"length"} and len(reasons) == len(PROMPTS)
 
 
-def test_greedy_continuations_equal_transformers_generate_with_adapters(tiny_qwen2, open_trainer):
-    trainer = open_trainer(tiny_qwen2, lora=LoraConfig(rank=4))
-    model = trainer.adapted
-    with torch.no_grad():
-        for name, parameter in trainer.parameters.items():
-            if ".lora_B." in name:
-                parameter.normal_(generator=torch.Generator().manual_seed(1)).mul_(0.3)
+def test_greedy_continuations_equal_transformers_generate_with_adapters(
+    tiny_qwen2, open_trainer, plain_model, tmp_path
+):
+    import peft
+
+    lora = LoraConfig(rank=4)
+    trainer = open_trainer(tiny_qwen2, lora=lora)
+    rng = np.random.default_rng(1)
+    weights = {
+        name: replace(tensor, array=0.3 * rng.standard_normal(tensor.array.shape, np.float32))
+        for name, tensor in trainer.state().weights.items()
+        if ".lora_B." in name
+    }
+    trainer.set_weights(weights)
+    write_adapter(tmp_path / "adapter", trainer.state().weights, lora, str(tiny_qwen2))
+    model = peft.PeftModel.from_pretrained(plain_model(tiny_qwen2), tmp_path / "adapter").eval()
     model.generation_config.eos_token_id = None
-    expected = {row: greedy_by_transformers(model.eval(), prompt, 8) for row, prompt in enumerate(PROMPTS)}
+    expected = {row: greedy_by_transformers(model, prompt, 8) for row, prompt in enumerate(PROMPTS)}
     assert collect(trainer.generate(PROMPTS, Sampling(max_new_tokens=8)))[0] == expected
 
 
@@ -68,22 +78,24 @@ def test_a_stop_token_ends_its_row_alone_and_is_not_yielded(tiny_qwen2, open_tra
         assert reasons[row] == ("length" if cut is None else "stop")
 
 
-def test_samples_of_a_row_do_not_depend_on_its_neighbours_and_follow_the_seed(tiny_qwen2, open_trainer, monkeypatch):
+def test_samples_of_a_row_do_not_depend_on_its_neighbours_and_follow_the_seed(
+    kit, tiny_qwen2, open_trainer, monkeypatch
+):
     trainer = open_trainer(tiny_qwen2)
     sampling = Sampling(max_new_tokens=8, temperature=1.0, top_p=0.95, seed=3)
     together, _ = collect(trainer.generate(PROMPTS, sampling))
-    monkeypatch.setattr("toolkit.torch_backend.generate._MAX_ROWS", 2)
+    monkeypatch.setattr(kit.generate, "_MAX_ROWS", 2)
     in_pairs, _ = collect(trainer.generate(PROMPTS, sampling))
     assert in_pairs == together
     other, _ = collect(trainer.generate(PROMPTS, Sampling(max_new_tokens=8, temperature=1.0, top_p=0.95, seed=4)))
     assert other != together
 
 
-def test_draws_follow_the_softmax_of_logits_over_temperature():
+def test_draws_follow_the_softmax_of_logits_over_temperature(kit):
     logits = torch.tensor([[1.0, 3.0, 2.0, -1.0]])
     sampling = Sampling(temperature=2.0)
     uniform = (np.arange(10_000) + 0.5) / 10_000
-    chosen = pick(logits.expand(10_000, -1), sampling, uniform).numpy()
+    chosen = kit.pick(logits.repeat(10_000, 1).numpy(), sampling, uniform)
     expected = (logits / 2).softmax(-1)[0].numpy()
     np.testing.assert_allclose(np.bincount(chosen, minlength=4) / 10_000, expected, atol=2e-4)
 
@@ -99,7 +111,7 @@ def test_draws_follow_the_softmax_of_logits_over_temperature():
         (Sampling(temperature=1.0), {0, 1, 2, 3}),
     ],
 )
-def test_top_k_and_top_p_keep_the_same_tokens_as_transformers_filters(sampling, allowed):
+def test_top_k_and_top_p_keep_the_same_tokens_as_transformers_filters(kit, sampling, allowed):
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = torch.tensor([[1.0, 3.0, 2.0, -1.0]])
@@ -110,7 +122,7 @@ def test_top_k_and_top_p_keep_the_same_tokens_as_transformers_filters(sampling, 
         kept = TopPLogitsWarper(sampling.top_p)(None, kept)
     assert set(torch.isfinite(kept[0]).nonzero().flatten().tolist()) == allowed
     uniform = np.append((np.arange(4000) + 0.5) / 4000, np.nextafter(1.0, 0.0))
-    chosen = pick(logits.repeat(len(uniform), 1), sampling, uniform)
+    chosen = kit.pick(logits.repeat(len(uniform), 1).numpy(), sampling, uniform)
     assert set(chosen.tolist()) == allowed
 
 

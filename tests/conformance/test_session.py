@@ -8,12 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.torch_backend.batches import batch_of, ragged, random_sequence
+from tests.conformance.batches import batch_of, ragged, random_sequence
 from toolkit.config import LoraConfig
 from toolkit.errors import JobFailed, ToolkitError
 from toolkit.protocols import Backend, OptimizerSpec, ScorerSpec, Trainer, TrainerState
-from toolkit.torch_backend import losses
-from toolkit.torch_backend.session import TorchBackend
 
 LORA = LoraConfig(rank=4, alpha=8.0)
 
@@ -31,13 +29,13 @@ def run(trainer, steps, start: int = 0) -> list[float]:
     return result
 
 
-def test_the_backend_is_what_the_protocols_ask_for(tiny_qwen2, open_trainer):
-    assert isinstance(TorchBackend(), Backend)
+def test_the_backend_is_what_the_protocols_ask_for(kit, tiny_qwen2, open_trainer):
+    assert isinstance(kit.backend, Backend)
     trainer: Trainer = open_trainer(tiny_qwen2)
     assert trainer.peak_memory_bytes() > 50e6
-    description = TorchBackend().describe("cpu")
+    description = kit.backend.describe("cpu")
     assert description.device == "cpu" and description.threads >= 1 and description.device_name
-    assert {"python", "torch", "transformers", "peft"} <= set(description.versions)
+    assert kit.packages <= set(description.versions)
 
 
 @pytest.mark.parametrize("family", ["tiny_qwen2", "tiny_llama"])
@@ -102,13 +100,15 @@ def test_micro_batches_give_the_update_of_one_big_batch(tiny_qwen2, open_trainer
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, alpha=8.0, dropout=0.3)])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_three_steps_and_three_after_restoring_equal_six_bit_for_bit(tiny_llama, open_trainer, lora, checkpointing):
+def test_three_steps_and_three_after_restoring_equal_six_bit_for_bit(
+    kit, tiny_llama, open_trainer, lora, checkpointing
+):
     fields = {"lora": lora, "gradient_checkpointing": checkpointing}
     whole = open_trainer(tiny_llama, **fields)
     losses_whole = run(whole, 6)
     before = open_trainer(tiny_llama, **fields)
     run(before, 3)
-    torch.manual_seed(99)  # no random state may matter
+    kit.disturb_random_state()
     after = open_trainer(tiny_llama, seed=5, **fields)
     after.restore(before.state())
     assert run(after, 3, start=3) == losses_whole[3:]
@@ -227,33 +227,33 @@ def test_restoring_a_state_of_another_shape_names_every_tensor_at_fault(tiny_qwe
         open_trainer(tiny_qwen2, lora=LORA).restore(TrainerState({}, {}, 0))
 
 
-def test_running_out_of_memory_names_the_settings_to_change(tiny_qwen2, open_trainer, monkeypatch):
+def test_running_out_of_memory_names_the_settings_to_change(kit, tiny_qwen2, open_trainer, monkeypatch):
     trainer = open_trainer(tiny_qwen2)
 
     def explode(*_):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        raise RuntimeError(kit.memory_error)
 
-    monkeypatch.setattr(losses, "backward_nll", explode)
+    monkeypatch.setattr(kit.losses, "backward_nll", explode)
     with pytest.raises(
         JobFailed, match=r"out of memory on cpu\. lower train\.batch_size .*gradient_checkpointing=true"
     ):
         run(trainer, 1)
 
 
-def test_other_runtime_errors_are_not_mistaken_for_memory(tiny_qwen2, open_trainer, monkeypatch):
+def test_other_runtime_errors_are_not_mistaken_for_memory(kit, tiny_qwen2, open_trainer, monkeypatch):
     def explode(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(losses, "backward_nll", explode)
+    monkeypatch.setattr(kit.losses, "backward_nll", explode)
     with pytest.raises(RuntimeError, match="a bug"):
         run(open_trainer(tiny_qwen2), 1)
 
 
-def test_a_closed_scorer_lets_go_of_its_model(tiny_qwen2):
+def test_a_closed_scorer_lets_go_of_its_model(kit, tiny_qwen2):
     import gc
     import weakref
 
-    scorer = TorchBackend().open_scorer(ScorerSpec(tiny_qwen2, device="cpu"))
+    scorer = kit.backend.open_scorer(ScorerSpec(tiny_qwen2, device="cpu"))
     model = weakref.ref(scorer.base)
     scorer.close()
     gc.collect()
@@ -290,6 +290,6 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_error(tiny_qwen2, tmp_path, 
         assert "model.layers.1.mlp.up_proj.weight" in str(error.value)
 
 
-def test_a_device_that_is_not_here_is_refused():
-    with pytest.raises(ToolkitError, match="device tpu is not available to torch here"):
-        TorchBackend().open_scorer(ScorerSpec(".", device="tpu"))  # type: ignore[arg-type]
+def test_a_device_that_is_not_here_is_refused(kit):
+    with pytest.raises(ToolkitError, match=f"device tpu is not available to {kit.label} here"):
+        kit.backend.open_scorer(ScorerSpec(".", device="tpu"))  # type: ignore[arg-type]

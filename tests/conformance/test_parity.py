@@ -1,0 +1,201 @@
+"""The same config gives the same training on both backends, in float32 and without dropout."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conformance.batches import ragged
+from toolkit.checkpoints import write_adapter
+from toolkit.config import LoraConfig
+from toolkit.mlx_backend.session import MlxBackend
+from toolkit.protocols import OptimizerSpec, ScorerSpec, Trainer, TrainerSpec
+from toolkit.torch_backend.session import TorchBackend
+
+LORA = LoraConfig(rank=4, alpha=12.0)
+FEW = LoraConfig(rank=8, alpha=8.0, target_modules=("q_proj", "v_proj"))
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 20_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 500.0}
+SHAPES = {
+    "qwen2": {"family": "qwen2"},
+    "qwen2 untied": {"family": "qwen2", "tied": False, "changes": (("rope_parameters", PLAIN_ROPE),)},
+    "qwen3": {"family": "qwen3"},
+    "llama": {"family": "llama", "tied": False, "max_shard_size": "200KB"},
+    "llama3 rope": {"family": "llama", "changes": (("rope_parameters", LLAMA3_ROPE),)},
+    "mistral": {"family": "mistral", "tied": False},
+}
+FILES = ("model", "adapters", "losses", "optimizers", "generate", "session")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to train; `lengths` are those of a micro-batch's rows."""
+
+    shape: str
+    lora: LoraConfig | None
+    accumulation: int = 1
+    lengths: tuple[int, ...] = (16, 16)
+    trained: int | None = None
+    checkpointing: bool = False
+    decay: float = 0.0
+
+
+RAGGED = (23, 5, 14)
+# Every pair of values of two of these settings occurs somewhere.
+CASES = [
+    Case("qwen2", LORA, 1, RAGGED, None),
+    Case("qwen2", LORA, 4, RAGGED, 4, checkpointing=True, decay=0.1),
+    Case("qwen2", None, 4, RAGGED, 4),
+    Case("qwen2", None, 1, (16, 16), None, checkpointing=True, decay=0.1),
+    Case("qwen2 untied", None, 4, RAGGED, None),
+    Case("qwen2 untied", FEW, 1, (16, 16), 4),
+    Case("qwen3", LORA, 4, (16, 16), None, decay=0.1),
+    Case("qwen3", None, 1, RAGGED, 4),
+    Case("qwen3", FEW, 1, RAGGED, None, checkpointing=True),
+    Case("llama", FEW, 4, RAGGED, 4, decay=0.1),
+    Case("llama", None, 1, RAGGED, None, checkpointing=True),
+    Case("llama", LORA, 1, (16, 16), 4),
+    Case("llama3 rope", LORA, 4, RAGGED, 4),
+    Case("mistral", LORA, 1, RAGGED, 4, checkpointing=True),
+    Case("mistral", None, 4, (16, 16), None, decay=0.1),
+]
+
+
+def open_both(folder: Path, **fields: Any) -> tuple[Trainer, Trainer]:
+    spec = TrainerSpec(folder, device="cpu", dtype="float32", **fields)
+    return TorchBackend().open_trainer(spec), MlxBackend().open_trainer(spec)
+
+
+def step(trainer: Trainer, number: int, case: Case) -> float:
+    micro = [ragged(100 * number + i, case.lengths, case.trained) for i in range(case.accumulation)]
+    rate = (1e-2 if case.lora else 1e-3) / (1 + number / 10)
+    return trainer.train_step(micro, rate, sum(b.trained_weight for b in micro), number).read().loss
+
+
+def logits(trainer: Any, seed: int = 3) -> np.ndarray:
+    return np.concatenate(list(trainer.logits(ragged(seed, (40, 40)).tokens)), axis=1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_of_the_same_folder_agree(shape, build_tiny_model):
+    torch_trainer, mlx_trainer = open_both(build_tiny_model(**SHAPES[shape]))
+    np.testing.assert_allclose(logits(mlx_trainer), logits(torch_trainer), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.shape}-{CASES.index(case)}")
+def test_the_first_20_losses_agree(case, build_tiny_model):
+    fields = {
+        "lora": case.lora,
+        "gradient_checkpointing": case.checkpointing,
+        "optimizer": OptimizerSpec(weight_decay=case.decay),
+        "seed": 11,
+    }
+    on_torch, on_mlx = open_both(build_tiny_model(**SHAPES[case.shape]), **fields)
+    expected = [step(on_torch, number, case) for number in range(20)]
+    assert [step(on_mlx, number, case) for number in range(20)] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
+@pytest.mark.parametrize("first", ["torch", "mlx"])
+def test_a_run_goes_on_on_the_other_backend(first, lora, tiny_qwen2):
+    case = Case("qwen2", lora, 2, RAGGED)
+    pair = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, lora=lora), strict=True))
+    others = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, lora=lora, seed=5), strict=True))
+    whole, second = pair[first], others["mlx" if first == "torch" else "torch"]
+    for number in range(3):
+        step(whole, number, case)
+    second.restore(whole.state())
+    assert second.state().updates == 3
+    expected = [step(whole, number, case) for number in range(3, 6)]
+    assert [step(second, number, case) for number in range(3, 6)] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["qwen2", "llama"])
+@pytest.mark.parametrize("trained_on", ["torch", "mlx"])
+def test_an_adapter_of_one_backend_answers_the_same_on_the_other_and_in_peft(
+    shape, trained_on, build_tiny_model, plain_model, tmp_path
+):
+    import peft
+
+    folder = build_tiny_model(**SHAPES[shape])
+    case = Case(shape, LORA, 1, RAGGED)
+    trainer = open_both(folder, lora=LORA)[0 if trained_on == "torch" else 1]
+    for number in range(3):
+        step(trainer, number, case)
+    write_adapter(tmp_path / "adapter", trainer.state().weights, LORA, str(folder))
+    spec = ScorerSpec(folder, tmp_path / "adapter", "cpu", "float32")
+    tokens = ragged(3, (40, 40)).tokens
+    with torch.no_grad():
+        witness = peft.PeftModel.from_pretrained(plain_model(folder), tmp_path / "adapter")
+        expected = witness(torch.from_numpy(tokens).long()).logits.numpy()
+    for backend in (TorchBackend(), MlxBackend()):
+        np.testing.assert_allclose(logits(backend.open_scorer(spec)), expected, atol=1e-4, err_msg=backend.name)
+    assert np.abs(logits(open_both(folder)[0]) - expected).max() > 0.01
+
+
+def _public(module: Any) -> dict[str, str]:
+    """Return name → signature of what a module defines itself, in order; classes with their methods."""
+    found = {}
+    for name, thing in vars(module).items():
+        if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
+            continue
+        found[name] = _signature(thing) if inspect.isfunction(thing) else "class"
+        if inspect.isclass(thing):
+            for key, member in vars(thing).items():
+                function = getattr(member, "fget", None) or getattr(member, "__wrapped__", member)
+                if inspect.isfunction(function) and not key.startswith("_"):
+                    found[f"{name}.{key}"] = _signature(function)
+    return {_neutral(name): signature for name, signature in found.items()}
+
+
+def _signature(function: Any) -> str:
+    """Return names, order, kinds and defaults of the parameters; annotations name each framework's own types."""
+    parameters = inspect.signature(function).parameters.values()
+    return ", ".join(f"{p.kind.description} {p.name}={p.default}" for p in parameters)
+
+
+def _neutral(name: str) -> str:
+    return re.sub(r"Torch|Mlx", "", name)
+
+
+# What one framework brings and the other has to be given.
+MLX_ALONE = {
+    "model": {"rope_settings", "Parameter", "named_parameters", "use_device", "device_label"},
+    "adapters": {"LoraLinear", "AdaptedModel"},
+}
+MLX_MEMBERS = ("Parameter.", "LoraLinear.", "AdaptedModel.", "SplitModel.head_names")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_both_packages_offer_the_same_names_and_signatures_in_the_same_order(file):
+    import toolkit.mlx_backend.adapters
+    import toolkit.mlx_backend.generate
+    import toolkit.mlx_backend.losses
+    import toolkit.mlx_backend.model
+    import toolkit.mlx_backend.optimizers
+    import toolkit.torch_backend.adapters
+    import toolkit.torch_backend.generate
+    import toolkit.torch_backend.losses
+    import toolkit.torch_backend.model
+    import toolkit.torch_backend.optimizers
+
+    ours = _public(getattr(toolkit.mlx_backend, file))
+    theirs = _public(getattr(toolkit.torch_backend, file))
+    extra = [name for name in ours if name not in theirs]
+    assert all(name in MLX_ALONE.get(file, ()) or name.startswith(MLX_MEMBERS) for name in extra), extra
+    assert {name: ours[name] for name in ours if name in theirs} == theirs
+    assert [name for name in ours if name in theirs] == list(theirs)

@@ -1,0 +1,189 @@
+"""LoRA layers in PEFT's orientation: insert, draw initial values, load from disk, name as PEFT does on disk.
+
+A (r, in) and B (out, r) are kept as PEFT stores them, so nothing is transposed on the way to the disk.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from toolkit.checkpoints import ADAPTER_CONFIG_NAME, ADAPTER_TENSORS_NAME, missing_modules, read_adapter
+from toolkit.config import LoraConfig
+from toolkit.errors import Problem, ToolkitError
+from toolkit.initial_values import draw_kaiming_uniform
+from toolkit.mlx_backend.model import Parameter, from_stored
+from toolkit.tensor_files import TensorEntry
+
+_PREFIX = "base_model.model."
+
+
+class LoraLinear(nn.Module):
+    """A linear layer with low-rank adapters beside it (Hu et al. 2021): x W' + scale · dropout(x) A' B'.
+
+    The dropout mask is a function of a key that the layer holds for a micro-batch. MLX's own dropout draws from global
+    state, so that recomputing the layer in the backward pass (gradient checkpointing) would draw another mask.
+    """
+
+    def __init__(self, base_layer: nn.Module, rank: int, scale: float, dropout: float) -> None:
+        """Wrap a linear layer, quantised or not; A and B start at zero, float32."""
+        super().__init__()
+        outputs, inputs = _shape(base_layer)
+        self.base_layer = base_layer
+        self.scale = scale
+        self.dropout = dropout
+        self.enabled = True
+        self.lora_A = mx.zeros((rank, inputs))
+        self.lora_B = mx.zeros((outputs, rank))
+
+    def draw_dropout_from(self, key: mx.array) -> None:
+        """Use `key` for the masks until the next call."""
+        self._dropout_key = key  # the underscore keeps it out of the module's parameters
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Return (…, out) for (…, in)."""
+        y = self.base_layer(x)
+        if not self.enabled:
+            return y
+        if self.training and self.dropout > 0:
+            kept = mx.random.bernoulli(1 - self.dropout, x.shape, key=self._dropout_key)
+            x = x * (kept.astype(x.dtype) / (1 - self.dropout)).astype(x.dtype)
+        z = (x @ self.lora_A.T) @ self.lora_B.T
+        return y + (self.scale * z).astype(y.dtype)
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A model with adapters in it. `layers`: the adapted layers by their name in the base model."""
+
+    model: nn.Module
+    layers: Mapping[str, LoraLinear]
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """Switch the adapters off within a `with` block."""
+        for layer in self.layers.values():
+            layer.enabled = False
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.enabled = True
+
+    def draw_dropout_from(self, seed: int) -> None:
+        """Give every layer the key of its masks for the next micro-batch."""
+        keys = mx.random.split(mx.random.key(seed), len(self.layers))
+        for layer, key in zip(self.layers.values(), keys, strict=True):
+            layer.draw_dropout_from(key)
+
+
+def linear_layer_names(model: Any) -> list[str]:
+    """Return the last name parts of all linear layers inside the decoder's blocks (`q_proj`, `down_proj`, …)."""
+    names = {name.rpartition(".")[2] for block in model.layers for name, _ in _linear_layers(block)}
+    return sorted(names)
+
+
+def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> AdaptedModel:
+    """Freeze `model` and put float32 LoRA layers into it, with values drawn from (seed, parameter name).
+
+    Raises:
+        ToolkitError: a target module is not a linear layer of this model.
+    """
+    known = linear_layer_names(model)
+    wanted = list(lora.target_modules or known)
+    problems = []
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"linear layers here: {', '.join(known)}"
+            problems.append(Problem(f"no linear layer is called {name}", "lora.target_modules", hint))
+    if problems:
+        raise ToolkitError.gather(problems)
+    block_layers = {id(layer) for block in model.layers for _, layer in _linear_layers(block)}
+    chosen = [
+        name for name, layer in _linear_layers(model) if id(layer) in block_layers and name.rpartition(".")[2] in wanted
+    ]
+    adapted = _adapt(model, chosen, lora.rank, lora.alpha / lora.rank, lora.dropout)
+    draw_initial_values(adapted, seed)
+    return adapted
+
+
+def draw_initial_values(adapted: AdaptedModel, seed: int) -> None:
+    """Overwrite the initial values: A Kaiming-uniform from (seed, name), B zero."""
+    for name, parameter in named_adapter_parameters(adapted):
+        if ".lora_A." in name:
+            parameter.value = mx.array(draw_kaiming_uniform(seed, name, parameter.value.shape))
+        else:
+            parameter.value = mx.zeros_like(parameter.value)
+
+
+def named_adapter_parameters(adapted: AdaptedModel) -> Iterator[tuple[str, Parameter]]:
+    """Yield (name in adapter_model.safetensors, parameter) for every trainable parameter."""
+    for module, layer in adapted.layers.items():
+        for key in ("lora_A", "lora_B"):
+            yield f"{_PREFIX}{module}.{key}.weight", Parameter(layer, key)
+
+
+def load_adapters(model: Any, folder: Path, *, trainable: bool) -> AdaptedModel:
+    """Load an adapter folder in PEFT's format onto `model`.
+
+    Raises:
+        ToolkitError: the folder is not a LoRA adapter, or its tensors do not fit the model (PEFT only warns).
+    """
+    for needed in (ADAPTER_CONFIG_NAME, ADAPTER_TENSORS_NAME):
+        if not (Path(folder) / needed).is_file():
+            raise ToolkitError(f"not an adapter folder: {needed} is missing", where=folder)
+    adapter = read_adapter(Path(folder))
+    places = dict(_linear_layers(model))
+    shapes = {name: _shape(layer) for name, layer in places.items()}
+    file = str(adapter.tensors.path)
+    problems = [
+        Problem(f"the model has no place for {_PREFIX}{module}.lora_A.weight", file)
+        for module in adapter.modules
+        if shapes.get(module) != (adapter.factors(module)[1].array.shape[0], adapter.factors(module)[0].array.shape[1])
+    ]
+    targets = adapter.config.get("target_modules")
+    if isinstance(targets, list) and not adapter.config.get("layers_to_transform"):
+        entries = {f"{name}.weight": TensorEntry(name, "float32", shape, 0, folder) for name, shape in shapes.items()}
+        for module in missing_modules(targets, adapter.modules, entries):
+            problems += [Problem(f"the adapter lacks {_PREFIX}{module}.lora_{side}.weight", file) for side in "AB"]
+    if problems:
+        raise ToolkitError.gather(problems[:10])
+    dropout = float(adapter.config.get("lora_dropout") or 0.0) if trainable else 0.0
+    adapted = _adapt(model, list(adapter.modules), adapter.rank, adapter.scale, dropout)
+    for name, parameter in named_adapter_parameters(adapted):
+        parameter.value = from_stored(adapter.tensors[name]).astype(mx.float32)
+    return adapted
+
+
+def _linear_layers(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.QuantizedLinear):
+            yield name, layer
+
+
+def _adapt(model: Any, names: list[str], rank: int, scale: float, dropout: float) -> AdaptedModel:
+    model.freeze()  # before the adapters come, which stay trainable
+    layers = {}
+    for name in sorted(names):
+        path, _, key = name.rpartition(".")
+        holder: Any = model
+        for part in path.split(".") if path else ():
+            holder = holder[int(part)] if isinstance(holder, list) else holder[part]
+        layers[name] = LoraLinear(holder[key], rank, scale, dropout)
+        holder[key] = layers[name]
+    model.eval()
+    return AdaptedModel(model, layers)
+
+
+def _shape(layer: nn.Module) -> tuple[int, int]:
+    """Return (out, in) of a linear layer, packed or not."""
+    outputs, inputs = layer["weight"].shape
+    return outputs, inputs * 32 // layer.bits if isinstance(layer, nn.QuantizedLinear) else inputs
