@@ -76,13 +76,13 @@ def test_a_written_adapter_scores_like_the_trainer_and_like_peft(kit, trained, t
         assert np.abs(next(trainer.logits(tokens)) - ours).max() > 0.01
 
 
-def test_an_adapter_opens_silently_whatever_its_base_is_called(trained, tiny_llama, tmp_path):
+def test_an_adapter_opens_silently_whatever_its_base_is_called(kit, trained, tiny_llama, tmp_path):
     shutil.copytree(trained[1], tmp_path / "renamed")
     config = tmp_path / "renamed" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "nano"}))
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # PEFT's words when it asks the hub for the base in vain
-        TorchBackend().open_scorer(ScorerSpec(tiny_llama, tmp_path / "renamed", "cpu", "float32"))
+        kit.backend.open_scorer(ScorerSpec(tiny_llama, tmp_path / "renamed", "cpu", "float32"))
 
 
 def test_training_goes_on_from_an_adapter_on_disk(trained, tiny_llama, open_trainer):
