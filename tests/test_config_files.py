@@ -73,7 +73,7 @@ def test_set_is_checked_like_a_file(override: str, complaint: str) -> None:
 
 def test_a_flag_is_checked_like_a_file() -> None:
     assert complaints(flags={"backend": "tensorflow", "data.path": "x"}) == [
-        "--backend tensorflow: backend is 'tensorflow'; expected one of auto, torch"
+        "--backend tensorflow: backend is 'tensorflow'; expected one of auto, mlx, torch"
     ]
 
 

@@ -97,7 +97,9 @@ def test_a_yaml_value_of_the_wrong_type(tmp_path: Path) -> None:
 
 
 def test_an_unknown_backend() -> None:
-    assert refused("finetune", "--backend", "jax") == "--backend jax: backend is 'jax'; expected one of auto, torch"
+    assert (
+        refused("finetune", "--backend", "jax") == "--backend jax: backend is 'jax'; expected one of auto, mlx, torch"
+    )
 
 
 def test_a_backend_that_is_not_installed(tiny_qwen2: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def talk(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
         scorer = ScriptedScorer(tokenizer, answers, interrupt_after=interrupt_after)
         opened = OpenTarget(scorer, tokenizer, "tiny", context)  # pyright: ignore[reportArgumentType]
         monkeypatch.setattr(chat_module, "resolve_target", lambda text, root: Target("model", text))
-        monkeypatch.setattr(chat_module, "open_target", lambda *args: opened)
+        monkeypatch.setattr(chat_module, "open_target", lambda *args, **options: opened)
         return scorer
 
     return install
@@ -107,7 +107,7 @@ def test_a_piped_prompt_is_read_from_standard_input(talk) -> None:
 
 @pytest.mark.parametrize("arguments", [["--prompt", " "], []])
 def test_an_empty_prompt_is_refused_before_the_model_is_loaded(arguments: list[str], monkeypatch) -> None:
-    monkeypatch.setattr(chat_module, "open_target", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(chat_module, "open_target", lambda *args, **options: pytest.fail("loaded"))
     result = CliRunner().invoke(main, ["chat", "nano", *arguments], input="\n")
     assert result.exit_code == 2
     assert "the prompt is empty" in result.stderr

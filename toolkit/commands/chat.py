@@ -10,7 +10,8 @@ from typing import get_args
 import click
 
 from toolkit.backends import OpenTarget, open_target, resolve_target
-from toolkit.config import BackendChoice, DeviceChoice
+from toolkit.commands.options import backend_option
+from toolkit.config import DeviceChoice
 from toolkit.datasets.schema import Message
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Sampling
@@ -99,9 +100,7 @@ class Conversation:
 @click.option(
     "--device", type=click.Choice(get_args(DeviceChoice)), default="auto", show_default=True, help="Where to compute."
 )
-@click.option(
-    "--backend", type=click.Choice(get_args(BackendChoice)), default="auto", show_default=True, help="Framework."
-)
+@backend_option
 def chat(
     target: str,
     prompt: str | None,

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.atomic_files import write_atomic
 from toolkit.backends import Target, open_target, resolve_target
 from toolkit.commands.evaluation_table import console_for_results, format_comparison, tables
-from toolkit.config import BackendChoice, DataConfig, DeviceChoice, FinetuneConfig
+from toolkit.commands.options import backend_option
+from toolkit.config import DataConfig, DeviceChoice, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.errors import Problem, ToolkitError
 from toolkit.evaluate.evaluation import (
@@ -46,9 +47,7 @@ from toolkit.runs import RunFolder, runs_root
 @click.option("--seed", type=click.IntRange(min=0), help="Draws split and limit. Default: the (first) run's, else 0.")
 @click.option("--set", "overrides", multiple=True, metavar="data.KEY=VALUE", help="How to read the data (repeatable).")
 @click.option("--device", type=click.Choice(get_args(DeviceChoice)), default="auto", show_default=True, help="Where.")
-@click.option(
-    "--backend", type=click.Choice(get_args(BackendChoice)), default="auto", show_default=True, help="Framework."
-)
+@backend_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--out", type=click.Path(path_type=Path), help="Save evaluation.json in this folder (or as this .json).")
 @click.option("--answers", type=click.Path(path_type=Path, dir_okay=False), help="Save every answer as JSON lines.")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from pydantic import BaseModel
 
+from toolkit.config import BackendChoice
 from toolkit.config_files import RECIPES, expected, option_paths
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(get_args(BackendChoice)),
+    default="auto",
+    show_default=True,
+    help="Framework that runs the model; a .gguf file always goes through llama.cpp.",
+)
 
 
 def config_options(model: type[BaseModel], flags: dict[str, str]) -> Callable[[Command], Command]:
