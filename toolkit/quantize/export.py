@@ -201,7 +201,7 @@ def _check_space(path: Path, written_bytes: int, kind: QuantType) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise JobFailed(
-            f"the disk is full: the export needs {needed / 1e9:.1f} GB (for a while), {free / 1e9:.1f} GB are free",
+            f"the disk is full: the export needs {needed / 1e6:,.0f} MB (for a while), {free / 1e6:,.0f} MB are free",
             where=path,
             hint="Free some space, or choose another disk with --out",
         )
