@@ -104,15 +104,15 @@ def test_a_missing_file_and_missing_sums_are_named(tmp_path: Path) -> None:
 
 
 def test_the_newest_good_checkpoint_skips_corrupted_and_unfinished_ones(tmp_path: Path) -> None:
-    for step in (5, 10, 100_000, 1_000_000):
+    for step in (5, 10, 200_000, 1_000_000):
         save(tmp_path, step)
     assert [path.name for path in list_checkpoints(tmp_path)][-1] == "step-1000000"
     (tmp_path / "step-1000000" / "SHA256SUMS").unlink()
-    file = tmp_path / "step-100000" / "state.json"
+    file = tmp_path / "step-200000" / "state.json"
     file.write_text(file.read_text() + " ")
     assert newest_good_checkpoint(tmp_path) == tmp_path / "step-000010"
     with pytest.raises(ToolkitError, match=r"state\.json: corrupted"):
-        load_checkpoint(tmp_path / "step-100000")
+        load_checkpoint(tmp_path / "step-200000")
 
 
 def test_a_kill_before_the_rename_leaves_the_older_checkpoints_as_they_were(tmp_path: Path) -> None:

@@ -68,13 +68,15 @@ def test_the_saved_config_repeats_the_run_bit_for_bit(tiny_qwen2: Path, data: Pa
     assert load_config(FinetuneConfig, first.config_path) == load_config(FinetuneConfig, second.config_path)
 
 
-def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(tiny_qwen2: Path, data: Path) -> None:
-    # Steps so large that the loss explodes after the first evaluation.
-    run = finetune(tiny_qwen2, data, *settings(train__learning_rate=0.3, train__max_steps=6, train__keep_checkpoints=1))
-    evaluations = {row["step"]: row["val_loss"] for row in run.metrics() if "val_loss" in row and row["step"]}
-    best = min(evaluations, key=lambda step: evaluations[step])
-    assert run.manifest()["result_step"] == best
-    checkpoint = run.checkpoints / f"step-{best:06d}" / "adapter" / "adapter_model.safetensors"
+def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(
+    tiny_qwen2: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([5.0, 4.0, 3.0, 3.5, 3.4, 3.6])  # before the first step, then after each
+    monkeypatch.setattr("toolkit.train.validation_loss", lambda scorer, batches: (next(losses), 1))
+    run = finetune(tiny_qwen2, data, *settings(train__max_steps=5, train__eval_every=1, train__keep_checkpoints=1))
+    assert run.manifest()["result_step"] == 2
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000002", "step-000005"]
+    checkpoint = run.checkpoints / "step-000002" / "adapter" / "adapter_model.safetensors"
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == checkpoint.read_bytes()
 
 
