@@ -38,7 +38,7 @@ SHAPES = {
     "llama3 rope": {"family": "llama", "changes": (("rope_parameters", LLAMA3_ROPE),)},
     "mistral": {"family": "mistral", "tied": False},
 }
-FILES = ("model", "adapters", "losses", "optimizers", "generate", "session")
+FILES = ("devices", "packing", "checkpointing", "model", "adapters", "losses", "optimizers", "generate", "session")
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,32 @@ def _neutral(name: str) -> str:
 
 # What one framework brings and the other has to be given.
 MLX_ALONE = {
-    "model": {"rope_settings", "Parameter", "named_parameters", "use_device", "device_label"},
+    "devices": {"device_label", "use_device"},
+    "packing": {"PackedRows", "decode_packed", "check_packing"},
+    "model": {"rope_settings", "Parameter", "named_parameters"},
     "adapters": {"LoraLinear", "AdaptedModel"},
 }
-MLX_MEMBERS = ("Parameter.", "LoraLinear.", "AdaptedModel.", "SplitModel.head_names")
+MLX_MEMBERS = ("PackedRows.", "Parameter.", "LoraLinear.", "AdaptedModel.", "SplitModel.head_names")
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_both_packages_offer_the_same_names_and_signatures_in_the_same_order(file):
     import toolkit.mlx_backend.adapters
+    import toolkit.mlx_backend.checkpointing
+    import toolkit.mlx_backend.devices
     import toolkit.mlx_backend.generate
     import toolkit.mlx_backend.losses
     import toolkit.mlx_backend.model
     import toolkit.mlx_backend.optimizers
+    import toolkit.mlx_backend.packing
     import toolkit.torch_backend.adapters
+    import toolkit.torch_backend.checkpointing
+    import toolkit.torch_backend.devices
     import toolkit.torch_backend.generate
     import toolkit.torch_backend.losses
     import toolkit.torch_backend.model
     import toolkit.torch_backend.optimizers
+    import toolkit.torch_backend.packing
 
     ours = _public(getattr(toolkit.mlx_backend, file))
     theirs = _public(getattr(toolkit.torch_backend, file))

@@ -20,7 +20,8 @@ from tests.conformance.batches import batch_of, ragged, random_sequence
 from toolkit.checkpoints import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
-from toolkit.mlx_backend.model import SplitModel, rope_settings, use_device
+from toolkit.mlx_backend.devices import use_device
+from toolkit.mlx_backend.model import SplitModel, rope_settings
 from toolkit.mlx_backend.session import MlxBackend, MlxTrainer
 from toolkit.protocols import ScorerSpec, TrainerSpec
 

@@ -18,45 +18,13 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model as load_with_mlx_lm
 
-from toolkit.errors import JobFailed, ToolkitError
+from toolkit.errors import ToolkitError
+from toolkit.mlx_backend.devices import is_out_of_memory, use_device
+from toolkit.mlx_backend.packing import check_packing, decode_packed, one_segment_per_row
 from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
 
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-_OUT_OF_MEMORY = ("out of memory", "unable to allocate", "attempting to allocate", "insufficient memory")
 _DECODERS = ("model", "transformer", "backbone")
-
-
-def devices() -> list[str]:
-    """Return the devices that MLX can use here, best first (`mps` is the Apple GPU, through Metal)."""
-    if mx.metal.is_available():
-        return ["mps", "cpu"]
-    return ["cuda", "cpu"] if mx.is_available(mx.gpu) else ["cpu"]
-
-
-def choose_device(wanted: str) -> mx.Device:
-    """Return the wanted device, or the best one for `auto`.
-
-    Raises:
-        ToolkitError: the device is not here.
-    """
-    here = devices()
-    if wanted == "auto":
-        wanted = here[0]
-    if wanted not in here:
-        raise ToolkitError(
-            f"device {wanted} is not available to MLX here",
-            where="train.device",
-            hint=f"usable devices: {', '.join(here)}; or leave train.device at auto",
-        )
-    return mx.Device(mx.cpu if wanted == "cpu" else mx.gpu, 0)
-
-
-def choose_dtype(wanted: str, device: mx.Device) -> mx.Dtype:
-    """Return the precision of the arithmetic: for `auto` bfloat16 on a GPU, else float32."""
-    if wanted != "auto":
-        return DTYPES[wanted]
-    return mx.bfloat16 if device.type == mx.DeviceType.gpu else mx.float32
 
 
 def load_model(folder: Path, storage: mx.Dtype, device: mx.Device) -> nn.Module:
@@ -100,33 +68,6 @@ def rope_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if parameters["rope_type"] != "default":
         settings["rope_scaling"] = {key: value for key, value in parameters.items() if key != "rope_theta"}
     return settings
-
-
-def checkpoint_blocks(model: Any) -> None:
-    """Recompute the blocks' activations in the backward pass, in this instance alone.
-
-    Each block gets a subclass of its own. The recomputation calls the block again: what it draws must come from keys
-    that the layers hold (see `adapters.LoraLinear`), not from MLX's global random state.
-    """
-    for layer in model.layers:
-        layer.__class__ = _recomputing(type(layer))
-
-
-def _recomputing(block: type) -> type:
-    class Recomputing(block):
-        gradient_checkpointing = True
-
-        def __call__(self, x: mx.array, *args: Any, **kwargs: Any) -> Any:
-            if not self.training:
-                return super().__call__(x, *args, **kwargs)
-
-            def forward(parameters: Any, x: mx.array) -> Any:
-                self.update(parameters)
-                return super(Recomputing, self).__call__(x, *args, **kwargs)
-
-            return mx.checkpoint(forward)(self.trainable_parameters(), x)
-
-    return Recomputing
 
 
 def first_line(error: BaseException) -> str:
@@ -177,27 +118,6 @@ class _PassThrough:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
-
-
-class _PackedRows:
-    """Stands in for a layer's cache: keeps nothing, and its mask keeps a row's sequences apart.
-
-    Positions need no restart, since rotary embeddings depend on distances alone; `SplitModel` tests that once.
-    """
-
-    offset = 0
-
-    def __init__(self, mask: mx.array) -> None:
-        self.mask = mask
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        return keys, values
-
-    def make_mask(self, length: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
-        if window_size is None:
-            return self.mask
-        places = mx.arange(length)
-        return self.mask & (places[:, None] < places[None] + window_size)
 
 
 class SplitModel:
@@ -262,8 +182,9 @@ class SplitModel:
         if positions is None:
             return self.decoder(tokens)
         if not self._packing_checked:
-            self._check_packing()
-        return self._decode_packed(tokens, positions)
+            check_packing(self)
+            self._packing_checked = True
+        return decode_packed(self, tokens, positions)
 
     def head(self, hidden: mx.array) -> mx.array:
         """Return (n, V) logits for (n, H) hidden states, in the dtype the model computes them in."""
@@ -272,33 +193,6 @@ class SplitModel:
     def to_device(self, array: np.ndarray) -> mx.array:
         """Copy a NumPy array to the model's device."""
         return mx.array(np.ascontiguousarray(array))
-
-    def _decode_packed(self, tokens: mx.array, positions: np.ndarray) -> mx.array:
-        length = positions.shape[1]
-        segments = (positions == 0).cumsum(axis=1)
-        mask = (segments[:, :, None] == segments[:, None, :]) & np.tri(length, dtype=bool)
-        rows = _PackedRows(mx.array(mask[:, None]))
-        return self.decoder(tokens, cache=[rows] * len(self.model.layers))
-
-    def _check_packing(self) -> None:
-        """Compare two short sequences in one row with each alone: learned positions, for one, would differ."""
-        first, second = mx.array([[1, 2, 3]]), mx.array([[4, 5]])
-        training = self.model.training
-        self.model.eval()
-        try:
-            packed = self._decode_packed(mx.concatenate([first, second], axis=1), np.array([[0, 1, 2, 0, 1]]))
-            alone = mx.concatenate([self.decoder(first), self.decoder(second)], axis=1)
-            equal = bool(mx.allclose(packed.astype(mx.float32), alone.astype(mx.float32), rtol=2e-2, atol=2e-2))
-        except (AttributeError, TypeError, ValueError):
-            equal = False
-        finally:
-            self.model.train(training)
-        if not equal:
-            raise ToolkitError(
-                "mlx-lm's version of this architecture cannot keep packed sequences apart",
-                hint="train without packing (rows are grouped by length then), or with backend: torch",
-            )
-        self._packing_checked = True
 
     def _check_head(self) -> None:
         tokens = mx.array([[0, 1]])
@@ -309,12 +203,6 @@ class SplitModel:
             raise ToolkitError(
                 f"{type(self.model).__module__} does more between decoder and logits than the toolkit can follow"
             )
-
-
-def one_segment_per_row(batch: Batch) -> bool:
-    """Tell whether every row is one sequence, padded on the right or not at all."""
-    changes = (batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]).sum(axis=1)
-    return bool(np.all((changes == 0) | ((changes == 1) & (batch.segment_ids[:, -1] == 0))))
 
 
 def stored(name: str, tensor: mx.array) -> StoredTensor:
@@ -333,37 +221,42 @@ def from_stored(tensor: StoredTensor) -> mx.array:
     return mx.array(array)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether MLX (or the allocator under it) ran out of memory; each device says it in its own words."""
-    if isinstance(error, MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+def named_weights(model: nn.Module) -> Iterator[StoredTensor]:
+    """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
+    for name, layer in model.named_modules():
+        clean = name.replace(".base_layer", "")
+        if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            yield stored(f"{clean}.weight", _dequantised(layer))
+        for key, value in layer.items():
+            if isinstance(value, mx.array) and _is_own_weight(layer, key):
+                yield stored(f"{clean}.{key}" if clean else key, value)
 
 
-@contextmanager
-def memory_errors(device: mx.Device, hint: str) -> Iterator[None]:
-    """Turn running out of memory into a `JobFailed` that says which setting to change."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise JobFailed(f"out of memory on {device_label(device)}", hint=hint) from error
+def _is_own_weight(layer: nn.Module, key: str) -> bool:
+    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        return key == "bias"
+    return not key.startswith(("_", "lora_"))
 
 
-def use_device(device: mx.Device) -> None:
-    """Run what follows on `device`.
-
-    mlx-lm's models compile their activation functions. On the CPU that starts a C++ compiler for every shape (seconds
-    each) and gains nothing, so there compilation is off.
-    """
-    mx.set_default_device(device)
-    if device.type == mx.DeviceType.cpu:
-        mx.disable_compile()
-    else:
-        mx.enable_compile()
+def _dequantised(layer: Any) -> mx.array:
+    return mx.dequantize(
+        layer["weight"],
+        layer["scales"],
+        layer.get("biases"),
+        group_size=layer.group_size,
+        bits=layer.bits,
+        mode=layer.mode,
+    )
 
 
-def device_label(device: mx.Device) -> str:
-    """Return the name that configs use for a device: cpu, mps or cuda."""
-    return "cpu" if device.type == mx.DeviceType.cpu else devices()[0]
+def parameter_count(model: nn.Module) -> int:
+    """Count the parameters, adapters included; tied weights count once, packed ones as many as they stand for."""
+    return sum(_own_parameter_count(layer) for _, layer in model.named_modules())
+
+
+def _own_parameter_count(layer: nn.Module) -> int:
+    """Count a module's own parameters; packed ones as many as they stand for."""
+    own = {key: value for key, value in layer.items() if isinstance(value, mx.array) and not key.startswith("_")}
+    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        return own["weight"].size * 32 // layer.bits + (own["bias"].size if "bias" in own else 0)
+    return sum(value.size for value in own.values())

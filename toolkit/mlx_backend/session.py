@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import gc
-import platform
-import re
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,21 +17,27 @@ from numpy.typing import NDArray
 from toolkit.errors import ToolkitError
 from toolkit.initial_values import derive_seed
 from toolkit.mlx_backend import adapters, losses
+from toolkit.mlx_backend.checkpointing import checkpoint_blocks
+from toolkit.mlx_backend.devices import (
+    choose_device,
+    choose_dtype,
+    device_label,
+    device_name,
+    devices,
+    memory_errors,
+    use_device,
+    versions,
+)
 from toolkit.mlx_backend.generate import generate
 from toolkit.mlx_backend.loading import blas_name, blas_threads
 from toolkit.mlx_backend.model import (
     Parameter,
     SplitModel,
-    checkpoint_blocks,
-    choose_device,
-    choose_dtype,
-    device_label,
-    devices,
     load_model,
-    memory_errors,
     named_parameters,
+    named_weights,
+    parameter_count,
     stored,
-    use_device,
 )
 from toolkit.mlx_backend.optimizers import Optimizer, fill
 from toolkit.protocols import (
@@ -74,10 +74,10 @@ class MlxBackend:
         return BackendDescription(
             name=self.name,
             device=device_label(chosen),
-            device_name=_device_name(chosen),
+            device_name=device_name(chosen),
             threads=blas_threads(),
             blas=blas_name(),
-            versions=_versions("mlx", "mlx-lm", "safetensors", "numpy"),
+            versions=versions("mlx", "mlx-lm", "safetensors", "numpy"),
         )
 
     def open_scorer(self, spec: ScorerSpec) -> MlxScorer:
@@ -121,27 +121,6 @@ class MlxBackend:
             return trainer
 
 
-def _versions(*packages: str) -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _device_name(device: mx.Device) -> str:
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
-    if device.type == mx.DeviceType.gpu:
-        return str(mx.device_info(device).get("device_name", "GPU"))
-    cpuinfo = Path("/proc/cpuinfo")
-    match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
-    return match.group(1) if match else platform.machine()
-
-
 class MlxScorer:
     """A model that can be asked. Open it through `MlxBackend.open_scorer`."""
 
@@ -176,13 +155,7 @@ class MlxScorer:
 
     def named_weights(self) -> Iterator[StoredTensor]:
         """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
-        for name, layer in self.base.named_modules():
-            clean = name.replace(".base_layer", "")
-            if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-                yield stored(f"{clean}.weight", _dequantised(layer))
-            for key, value in layer.items():
-                if isinstance(value, mx.array) and _is_own_weight(layer, key):
-                    yield stored(f"{clean}.{key}" if clean else key, value)
+        return named_weights(self.base)
 
     def adapters(self, enabled: bool) -> AbstractContextManager[None]:
         """Switch the adapters on or off within a `with` block."""
@@ -203,23 +176,6 @@ class MlxScorer:
         if self.base.training:
             self.base.eval()
         return memory_errors(self.device, self._memory_hint)
-
-
-def _is_own_weight(layer: nn.Module, key: str) -> bool:
-    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        return key == "bias"
-    return not key.startswith(("_", "lora_"))
-
-
-def _dequantised(layer: Any) -> mx.array:
-    return mx.dequantize(
-        layer["weight"],
-        layer["scales"],
-        layer.get("biases"),
-        group_size=layer.group_size,
-        bits=layer.bits,
-        mode=layer.mode,
-    )
 
 
 @dataclass(frozen=True)
@@ -302,8 +258,7 @@ class MlxTrainer(MlxScorer):
     def parameter_counts(self) -> tuple[int, int]:
         """Return (trainable, total) parameters; tied weights count once."""
         trainable = sum(parameter.value.size for parameter in self.parameters.values())
-        total = sum(_parameter_count(layer) for _, layer in self.base.named_modules())
-        return trainable, total
+        return trainable, parameter_count(self.base)
 
     def peak_memory_bytes(self) -> int:
         """Peak device memory since the trainer was opened (the process's peak RSS on the CPU)."""
@@ -311,14 +266,6 @@ class MlxTrainer(MlxScorer):
             return mx.get_peak_memory()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _parameter_count(layer: nn.Module) -> int:
-    """Count a module's own parameters; packed ones as many as they stand for."""
-    own = {key: value for key, value in layer.items() if isinstance(value, mx.array) and not key.startswith("_")}
-    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        return own["weight"].size * 32 // layer.bits + (own["bias"].size if "bias" in own else 0)
-    return sum(value.size for value in own.values())
 
 
 def _check_names(parameters: Mapping[str, Parameter], base: nn.Module, spec: TrainerSpec) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +16,11 @@ import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from toolkit.errors import JobFailed, ToolkitError
+from toolkit.errors import ToolkitError
 from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-def devices() -> list[str]:
-    """Return the devices that torch can use here, best first."""
-    found = ["cuda"] if torch.cuda.is_available() else []
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return [*found, "cpu"]
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Return the wanted device, or the best one for `auto`.
-
-    Raises:
-        ToolkitError: the device is not here.
-    """
-    here = devices()
-    if wanted == "auto":
-        return torch.device(here[0])
-    if wanted not in here:
-        raise ToolkitError(
-            f"device {wanted} is not available to torch here",
-            where="train.device",
-            hint=f"usable devices: {', '.join(here)}; or leave train.device at auto",
-        )
-    return torch.device(wanted)
-
-
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the precision of the arithmetic: for `auto` bfloat16 on CUDA where it is native, else float32."""
-    if wanted != "auto":
-        return DTYPES[wanted]
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float32
+from toolkit.torch_backend.devices import is_out_of_memory
+from toolkit.torch_backend.packing import one_segment_per_row
 
 
 def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.Module:
@@ -93,17 +57,6 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
         )
     model.to(device)
     return model.eval()
-
-
-def checkpoint_blocks(model: Any) -> None:
-    """Recompute the blocks' activations in the backward pass, in this instance alone.
-
-    Without re-entry: adapters get gradients although the inputs are frozen, and recomputing draws the same dropout.
-    """
-    if hasattr(model, "activation_checkpointing_enable"):  # the name that newer transformers give it
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def first_line(error: BaseException) -> str:
@@ -176,12 +129,6 @@ class SplitModel:
             )
 
 
-def one_segment_per_row(batch: Batch) -> bool:
-    """Tell whether every row is one sequence, padded on the right or not at all."""
-    changes = (batch.segment_ids[:, 1:] != batch.segment_ids[:, :-1]).sum(axis=1)
-    return bool(np.all((changes == 0) | ((changes == 1) & (batch.segment_ids[:, -1] == 0))))
-
-
 def stored(name: str, tensor: Tensor) -> StoredTensor:
     """Copy a tensor to the host under `name`; bfloat16 leaves as raw uint16 bits."""
     tensor = tensor.detach().cpu().contiguous()
@@ -199,19 +146,16 @@ def from_stored(tensor: StoredTensor) -> Tensor:
     return torch.from_numpy(array)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether torch (or the allocator under it) ran out of memory; each device says it in its own words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+def named_weights(model: nn.Module) -> Iterator[StoredTensor]:
+    """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if ".lora_" in name or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        yield stored(name.replace(".base_layer.", "."), tensor)
 
 
-@contextmanager
-def memory_errors(device: torch.device, hint: str) -> Iterator[None]:
-    """Turn running out of memory into a `JobFailed` that says which setting to change."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise JobFailed(f"out of memory on {device.type}", hint=hint) from error
+def parameter_count(model: nn.Module) -> int:
+    """Count the parameters, adapters included; tied weights count once."""
+    return sum(parameter.numel() for parameter in model.parameters())

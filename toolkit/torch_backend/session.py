@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import gc
-import platform
 import re
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,17 +29,10 @@ from toolkit.protocols import (
 )
 from toolkit.tensor_files import StoredTensor
 from toolkit.torch_backend import adapters, losses
+from toolkit.torch_backend.checkpointing import checkpoint_blocks
+from toolkit.torch_backend.devices import choose_device, choose_dtype, device_name, devices, memory_errors, versions
 from toolkit.torch_backend.generate import generate
-from toolkit.torch_backend.model import (
-    SplitModel,
-    checkpoint_blocks,
-    choose_device,
-    choose_dtype,
-    devices,
-    load_model,
-    memory_errors,
-    stored,
-)
+from toolkit.torch_backend.model import SplitModel, load_model, named_weights, parameter_count, stored
 from toolkit.torch_backend.optimizers import Optimizer, fill
 
 _TRAINING_MEMORY_HINT = (
@@ -69,10 +58,10 @@ class TorchBackend:
         return BackendDescription(
             name=self.name,
             device=chosen.type,
-            device_name=_device_name(chosen),
+            device_name=device_name(chosen),
             threads=torch.get_num_threads(),
             blas=blas.group(1) if blas else "unknown",
-            versions=_versions("torch", "transformers", "peft", "safetensors", "numpy"),
+            versions=versions("torch", "transformers", "peft", "safetensors", "numpy"),
         )
 
     def open_scorer(self, spec: ScorerSpec) -> TorchScorer:
@@ -116,27 +105,6 @@ class TorchBackend:
             return TorchTrainer(base, adapted, dtype, spec)
 
 
-def _versions(*packages: str) -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    match = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
-    return match.group(1) if match else platform.machine()
-
-
 class TorchScorer:
     """A model that can be asked. Open it through `TorchBackend.open_scorer`."""
 
@@ -171,12 +139,7 @@ class TorchScorer:
 
     def named_weights(self) -> Iterator[StoredTensor]:
         """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
-        seen: set[int] = set()
-        for name, tensor in self.base.state_dict(keep_vars=True).items():
-            if ".lora_" in name or id(tensor) in seen:
-                continue
-            seen.add(id(tensor))
-            yield stored(name.replace(".base_layer.", "."), tensor)
+        return named_weights(self.base)
 
     def adapters(self, enabled: bool) -> AbstractContextManager[None]:
         """Switch the adapters on or off within a `with` block."""
@@ -277,7 +240,7 @@ class TorchTrainer(TorchScorer):
     def parameter_counts(self) -> tuple[int, int]:
         """Return (trainable, total) parameters; tied weights count once."""
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
-        return trainable, sum(parameter.numel() for parameter in self.base.parameters())
+        return trainable, parameter_count(self.base)
 
     def peak_memory_bytes(self) -> int:
         """Peak device memory since the trainer was opened (the process's peak RSS on the CPU)."""
