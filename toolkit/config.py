@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Method = Literal["lora", "full"]
 BackendChoice = Literal["auto", "mlx", "torch"]
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "cosine_restarts", "wsd"]
+DecayShape = Literal["linear", "cosine", "1-sqrt"]
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
 DtypeChoice = Literal["auto", "float32", "bfloat16"]
 
@@ -80,11 +81,17 @@ class TrainConfig(Section):
     """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora 5e-3, 1e-3, 2e-4, 2e-4; full 1e-3,
     3e-4, 5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4."""
     schedule: ScheduleName = "cosine"
-    """Shape of the learning rate after warmup."""
+    """Shape of the learning rate after warmup; wsd (warmup-stable-decay) stays at the peak until the last `decay`."""
+    schedule_cycles: int = Field(default=2, gt=0)
+    """Cosines in a run (schedule: cosine_restarts)."""
+    decay: float = Field(default=0.2, ge=0)
+    """Length of the fall (schedule: wsd): a fraction of all steps when below 1, else a number of steps."""
+    decay_shape: DecayShape = "1-sqrt"
+    """Shape of the fall (schedule: wsd)."""
     warmup: float = Field(default=0.03, ge=0)
     """Linear warmup: a fraction of all steps when below 1, else a number of steps."""
     min_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
-    """Where linear and cosine end, as a fraction of the peak."""
+    """Where the schedule ends, as a fraction of the peak (constant never leaves the peak)."""
     optimizer: Literal["adamw"] = "adamw"
     """Update rule (AdamW with bias correction, float32 moments)."""
     weight_decay: float = Field(default=0.0, ge=0)
