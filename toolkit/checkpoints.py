@@ -5,7 +5,7 @@
       model/model.safetensors  the trained weights as the trainer holds them (full)
       optimizer.safetensors    `<name>.exp_avg`, `<name>.exp_avg_sq`, float32
       state.json               seed, update, data position, threads, BLAS, best step so far
-      SHA256SUMS               written last; a folder without it is not a checkpoint
+      SHA256SUMS               written last; a folder without it is not a checkpoint (`toolkit.checksums`)
 
 The folder is filled under another name, flushed to the disk and renamed, so a kill at any moment leaves the older
 checkpoints as they were.
@@ -13,24 +13,25 @@ checkpoints as they were.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.atomic_files import atomic_folder, remove_partials, write_atomic
+from toolkit.atomic_files import atomic_folder, delete_folder, remove_partials, write_atomic
+from toolkit.checksums import SUMS_NAME, check_sums, write_sums
 from toolkit.config import LoraConfig
 from toolkit.errors import Problem, ToolkitError
 from toolkit.protocols import TrainerState
 from toolkit.tensor_files import SINGLE_NAME, StoredTensor, TensorEntry, TensorFile, read_tensors, write_tensors
 
-SUMS_NAME = "SHA256SUMS"
 STATE_NAME = "state.json"
 OPTIMIZER_NAME = "optimizer.safetensors"
+RANDOM_STATE = "derived"
+"""No generator's state is stored, be it Python's, NumPy's or the framework's: order, initial values and dropout are
+drawn from the seed and the update alone, so there is none to lose."""
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 ADAPTER_TENSORS_NAME = "adapter_model.safetensors"
 _STEP_FOLDER = re.compile(r"step-(\d{6,})")
@@ -101,43 +102,35 @@ def save_checkpoint(
             (folder / "model").mkdir()
             write_tensors(folder / "model" / SINGLE_NAME, state.weights, {"format": "pt"})
         write_tensors(folder / OPTIMIZER_NAME, state.moments)
-        state_json = {**notes, "update": step, "optimizer_updates": state.updates}
+        state_json = {**notes, "update": step, "optimizer_updates": state.updates, "random_state": RANDOM_STATE}
         write_atomic(folder / STATE_NAME, json.dumps(state_json, indent=2) + "\n")
         write_sums(folder)
     return target
 
 
-def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS over every file in `folder`, in the form that `sha256sum --check` reads."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS_NAME)
-    lines = [f"{_file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    write_atomic(folder / SUMS_NAME, "".join(lines))
-
-
 def verify_checkpoint(path: Path) -> list[Problem]:
-    """Return what is wrong with a checkpoint: one problem for each file at fault, none when it is good."""
-    sums = path / SUMS_NAME
-    if not sums.is_file():
-        return [Problem("no SHA256SUMS here, so this is not a whole checkpoint", str(path))]
-    problems = []
-    listed = set()
-    for line in sums.read_text("utf-8", errors="replace").splitlines():
-        expected, _, name = line.partition("  ")
-        listed.add(name)
-        file = path / name
-        if not name or not file.is_file():
-            problems.append(Problem(f"SHA256SUMS lists {name or line!r}, which is not here", str(path)))
-        elif _file_sha256(file) != expected:
-            problems.append(Problem("corrupted: its SHA-256 is not the one in SHA256SUMS", str(file)))
+    """Return what is wrong with a checkpoint's files: one problem for each file at fault, none when it is good.
+
+    Every byte is compared with what was written. Whether that made sense (names, shapes, finite values) is what
+    `toolkit checkpoint verify` looks at.
+    """
+    problems, listed = check_sums(path)
+    if problems:
+        return problems
     missing = [name for name in (STATE_NAME, OPTIMIZER_NAME) if name not in listed]
-    return problems + [Problem(f"SHA256SUMS does not list {name}", str(sums)) for name in missing]
+    return [Problem(f"SHA256SUMS does not list {name}", str(path / SUMS_NAME)) for name in missing]
 
 
 def list_checkpoints(root: Path) -> list[Path]:
     """Return the checkpoint folders under `root` that have their SHA256SUMS, oldest first (contents not verified)."""
+    return [path for path in list_step_folders(root) if (path / SUMS_NAME).is_file()]
+
+
+def list_step_folders(root: Path) -> list[Path]:
+    """Return the folders under `root` that are called like checkpoints, oldest first, whole or not."""
     if not root.is_dir():
         return []
-    found = [path for path in root.iterdir() if _STEP_FOLDER.fullmatch(path.name) and (path / SUMS_NAME).is_file()]
+    found = [path for path in root.iterdir() if _STEP_FOLDER.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=checkpoint_step)
 
 
@@ -172,13 +165,7 @@ def prune_checkpoints(root: Path, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the one of `best_step`."""
     for path in list_checkpoints(root)[:-keep]:
         if checkpoint_step(path) != best_step:
-            delete_checkpoint(path)
-
-
-def delete_checkpoint(path: Path) -> None:
-    """Delete a checkpoint, its SHA256SUMS first, so that a kill half-way leaves nothing that counts as one."""
-    (path / SUMS_NAME).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
+            delete_folder(path)
 
 
 def clean_checkpoints(root: Path, after_step: int) -> None:
@@ -189,7 +176,7 @@ def clean_checkpoints(root: Path, after_step: int) -> None:
     for path in list(root.iterdir()):
         match = _STEP_FOLDER.fullmatch(path.name)
         if match and (int(match[1]) > after_step or not (path / SUMS_NAME).is_file()):
-            delete_checkpoint(path)
+            delete_folder(path)
 
 
 def write_adapter(folder: Path, weights: Mapping[str, StoredTensor], lora: LoraConfig, base_model: str) -> None:
@@ -309,8 +296,3 @@ def missing_modules(targets: list[str], modules: tuple[str, ...], base: Mapping[
     linear = [name.removesuffix(".weight") for name, entry in base.items() if len(entry.shape) == 2]
     wanted = [name for name in linear if any(name == target or name.endswith(f".{target}") for target in targets)]
     return [name for name in wanted if name not in set(modules)]
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -56,6 +56,12 @@ def _runs() -> click.Command:
     return runs
 
 
+def _checkpoint() -> click.Command:
+    from toolkit.commands.checkpoint import checkpoint
+
+    return checkpoint
+
+
 def _demo() -> click.Command:
     from toolkit.commands.demo import demo
 
@@ -69,6 +75,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "export": ("Write GGUF for llama.cpp and prove it.", _export),
     "chat": ("Talk to a run, an adapter or a .gguf.", _chat),
     "runs": ("List and show runs.", _runs),
+    "checkpoint": ("Verify, list and prune checkpoints.", _checkpoint),
     "pretrain": ("Train a small model from scratch.", _pretrain),
     "demo": ("Fine-tune, export and compare the bundled model.", _demo),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 
 from toolkit.checkpoints import list_checkpoints
 from toolkit.commands.progress import memory
+from toolkit.commands.tables import cell, table
 from toolkit.errors import ToolkitError
 from toolkit.runs import RunFolder, find_run, list_runs, runs_root
 
@@ -32,7 +32,7 @@ def list_command(as_json: bool) -> None:
     else:
         head = ("run", "status", "method", "model", "data", "steps", "val loss", "started")
         keys = ("name", "status", "method", "model", "data", "steps", "best_val_loss", "started")
-        click.echo(_table([head, *([_cell(row[key]) for key in keys] for row in rows)]))
+        click.echo(table([head, *([cell(row[key]) for key in keys] for row in rows)]))
 
 
 @runs.command("show")
@@ -47,9 +47,9 @@ def show_command(run: str, as_json: bool) -> None:
         return
     for key, value in details.items():
         if key == "losses" and value:
-            rows = [[_cell(row[name]) for name in ("step", "loss", "val_loss")] for row in value]
+            rows = [[cell(row[name]) for name in ("step", "loss", "val_loss")] for row in value]
             click.echo(
-                "losses:\n" + _table([("  step", "loss", "val loss"), *(["  " + row[0], *row[1:]] for row in rows)])
+                "losses:\n" + table([("  step", "loss", "val loss"), *(["  " + row[0], *row[1:]] for row in rows)])
             )
         elif value not in (None, [], {}, ""):
             click.echo(f"{key.replace('_', ' ') + ':':<20}{_words(key, value)}")
@@ -107,23 +107,10 @@ def _last_step(run: RunFolder) -> int:
 
 def _words(key: str, value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "".join("\n  " + ", ".join(f"{name} {_cell(item)}" for name, item in row.items()) for row in value)
+        return "".join("\n  " + ", ".join(f"{name} {cell(item)}" for name, item in row.items()) for row in value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, dict):
-        shown = {name: memory(item) if name.endswith("_bytes") else _cell(item) for name, item in value.items()}
+        shown = {name: memory(item) if name.endswith("_bytes") else cell(item) for name, item in value.items()}
         return ", ".join(f"{name.replace('_', ' ')} {item}" for name, item in shown.items() if item != "–")
-    return _cell(value)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    return cell(value)

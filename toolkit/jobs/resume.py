@@ -19,6 +19,7 @@ from toolkit.config_files import load_config, option_paths
 from toolkit.errors import Problem, ToolkitError
 from toolkit.jobs.job import Job
 from toolkit.jobs.running import resume_command
+from toolkit.protocols import BackendDescription
 from toolkit.runs import RunFolder, find_run
 
 AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
@@ -99,14 +100,17 @@ def check_inputs(job: Job, run: RunFolder, checkpoint: Checkpoint) -> None:
 
 def exactness_warnings(job: Job, checkpoint: Checkpoint) -> list[str]:
     """Say why a resumed run's bits may differ from an uninterrupted one's (empty: they will not)."""
-    now = job.backend.describe(job.config.train.device)
-    before = checkpoint.notes
+    return machine_changes(checkpoint.notes, job.backend.describe(job.config.train.device))
+
+
+def machine_changes(notes: Mapping[str, Any], now: BackendDescription) -> list[str]:
+    """Compare where a checkpoint was written (its state.json) with where it would be gone on from."""
     changes = []
     for key in ("backend", "device", "threads", "blas"):
         value = now.name if key == "backend" else getattr(now, key)
-        if before.get(key) != value:
-            changes.append(f"{key} was {before.get(key)}, is {value}")
-    versions = before.get("versions", {})
+        if notes.get(key) != value:
+            changes.append(f"{key} was {notes.get(key)}, is {value}")
+    versions = notes.get("versions", {})
     changes += [
         f"{name} was {versions[name]}, is {version}"
         for name, version in now.versions.items()
