@@ -54,6 +54,22 @@ def build_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 
 
 @pytest.fixture(scope="session")
+def build_peft_adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return `build(model folder, **fields of PEFT's LoraConfig) -> folder`; equal arguments share one folder."""
+    from tests.peft_adapters import build
+
+    built: dict[str, Path] = {}
+
+    def build_once(model_folder: Path, **fields: Any) -> Path:
+        key = repr((model_folder, fields))
+        if key not in built:
+            built[key] = build(tmp_path_factory.mktemp("peft-adapter"), model_folder, **fields)
+        return built[key]
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
 def tiny_qwen2(build_tiny_model: Callable[..., Path]) -> Path:
     """A Qwen2.5-shaped folder: 2 layers, hidden 64, tied embeddings padded beyond the tokenizer, float32, ChatML."""
     return build_tiny_model(family="qwen2")

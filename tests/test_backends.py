@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from toolkit import backends
+from toolkit.adapter_files import write_adapter
 from toolkit.backends import Target, choose_backend, open_target, resolve_target
-from toolkit.checkpoints import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Backend, Sampling, TrainerSpec

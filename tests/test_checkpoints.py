@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -12,22 +11,19 @@ import numpy as np
 import pytest
 
 import toolkit.checkpoints as checkpoints
+from toolkit.adapter_files import read_adapter
 from toolkit.checkpoints import (
-    check_adapter_keys,
     clean_checkpoints,
     list_checkpoints,
     load_checkpoint,
     newest_good_checkpoint,
     prune_checkpoints,
-    read_adapter,
     save_checkpoint,
     verify_checkpoint,
-    write_adapter,
 )
 from toolkit.checksums import write_sums
 from toolkit.config import LoraConfig
 from toolkit.errors import JobFailed, ToolkitError
-from toolkit.models import read_model
 from toolkit.protocols import TrainerState
 from toolkit.tensor_files import StoredTensor, read_tensors
 
@@ -143,123 +139,6 @@ def test_going_on_from_an_older_step_removes_the_later_ones(tmp_path: Path) -> N
         save(tmp_path, step)
     clean_checkpoints(tmp_path, after_step=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000001", "step-000002"]
-
-
-def lora_on(model: Path, **changes: StoredTensor | None) -> dict[str, StoredTensor]:
-    weights: dict[str, StoredTensor] = {}
-    for name, entry in read_model(model).block_matrices.items():
-        if ".q_proj." not in name:
-            continue
-        stem = f"base_model.model.{name.removesuffix('.weight')}"
-        rows, columns = entry.shape
-        weights[f"{stem}.lora_A.weight"] = tensor(name, 2, columns)
-        weights[f"{stem}.lora_B.weight"] = tensor(name, rows, 2)
-    return weights
-
-
-def test_peft_loads_an_adapter_written_here_onto_every_layer(tiny_qwen2: Path, tmp_path: Path) -> None:
-    import peft
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    weights = lora_on(tiny_qwen2)
-    write_adapter(tmp_path / "adapter", weights, LORA, "nano")
-    base = AutoModelForCausalLM.from_pretrained(tiny_qwen2)
-    adapted = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter"))
-    loaded = peft.get_peft_model_state_dict(adapted)
-    assert set(loaded) == set(weights)
-    for name, expected in weights.items():
-        assert torch.equal(loaded[name], torch.from_numpy(expected.array))
-    assert adapted.peft_config["default"].lora_alpha == 4.0
-
-
-def test_an_adapter_reads_back_with_its_rank_scale_and_factors(tiny_qwen2: Path, tmp_path: Path) -> None:
-    facts = read_model(tiny_qwen2)
-    write_adapter(tmp_path / "adapter", lora_on(tiny_qwen2), LORA, "nano")
-    adapter = read_adapter(tmp_path / "adapter", facts.tensors.entries)
-    assert (adapter.rank, adapter.scale) == (2, 2.0)
-    assert adapter.modules == ("model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj")
-    down, up = adapter.factors(MODULE)
-    assert (down.array.shape, up.array.shape) == ((2, 64), (64, 2))
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "message"),
-    [
-        (
-            "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
-            (2, 6),
-            "a key that PEFT would ignore",
-        ),
-        ("model.layers.0.self_attn.q_proj.lora_A.weight", (2, 6), "a key that PEFT would ignore"),
-        ("base_model.model.model.layers.9.mlp.up_proj.lora_A.weight", (2, 6), "but not base_model"),
-        (A, (3, 6), "which is not of rank 2"),
-    ],
-)
-def test_an_adapter_key_that_would_be_ignored_is_an_error(name: str, shape: tuple[int, ...], message: str) -> None:
-    shapes = {A: (2, 6), B: (6, 2), name: shape}
-    problems = check_adapter_keys(shapes, 2, Path("adapter"))
-    assert any(message in problem.what for problem in problems)
-
-
-def test_an_adapter_that_does_not_fit_the_model_is_refused_with_every_misfit(tiny_qwen2: Path, tmp_path: Path) -> None:
-    entries = read_model(tiny_qwen2).tensors.entries
-    weights = lora_on(tiny_qwen2)
-    lost = "base_model.model.model.layers.1.self_attn.q_proj"
-    write_adapter(
-        tmp_path / "adapter",
-        {name: value for name, value in weights.items() if not name.startswith(lost)},
-        LORA,
-        "nano",
-    )
-    with pytest.raises(
-        ToolkitError, match=r"targets model\.layers\.1\.self_attn\.q_proj, but the adapter has no weights"
-    ):
-        read_adapter(tmp_path / "adapter", entries)
-    foreign = {name.replace("layers.1", "layers.7"): value for name, value in weights.items()}
-    write_adapter(tmp_path / "adapter", foreign, LORA, "nano")
-    with pytest.raises(
-        ToolkitError, match=r"the adapter has model\.layers\.7\.self_attn\.q_proj, which the model has not"
-    ):
-        read_adapter(tmp_path / "adapter", entries)
-    wide = dict(weights)
-    wide[A] = tensor(A, 2, 65)
-    write_adapter(tmp_path / "adapter", wide, LORA, "nano")
-    with pytest.raises(ToolkitError, match=r"fits \[64, 65\], but the model's weight is \[64, 64\]"):
-        read_adapter(tmp_path / "adapter", entries)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"peft_type": "IA3"}, "only LoRA adapters"),
-        ({"use_dora": True}, "use_dora"),
-        ({"bias": "all"}, "trained biases"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ],
-)
-def test_kinds_of_adapters_that_cannot_be_applied_are_refused(tmp_path: Path, change: dict, message: str) -> None:
-    write_adapter(tmp_path / "adapter", adapter_weights(), LORA, "nano")
-    path = tmp_path / "adapter" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(ToolkitError, match=message):
-        read_adapter(tmp_path / "adapter")
-
-
-def test_an_adapter_folder_without_its_files_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ToolkitError, match=r"no adapter_config\.json here"):
-        read_adapter(tmp_path)
-    write_adapter(tmp_path / "adapter", adapter_weights(), LORA, "nano")
-    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
-    with pytest.raises(ToolkitError, match=r"adapter_model\.safetensors: cannot be read: No such file"):
-        read_adapter(tmp_path / "adapter")
-
-
-def test_scale_follows_rslora_when_the_config_says_so(tmp_path: Path) -> None:
-    write_adapter(tmp_path / "adapter", adapter_weights(rank=2), LORA, "nano")
-    path = tmp_path / "adapter" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "use_rslora": True}))
-    assert read_adapter(tmp_path / "adapter").scale == pytest.approx(4.0 / 2**0.5)
 
 
 def test_a_checkpoints_adapter_is_an_adapter_of_its_own(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from toolkit.checkpoints import ADAPTER_CONFIG_NAME
+from toolkit.adapter_files import ADAPTER_CONFIG_NAME
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.models import find_model, is_adapter, read_model

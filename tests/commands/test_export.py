@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 
 from tests.small_runs import toolkit
+from toolkit.adapter_files import write_adapter
+from toolkit.config import LoraConfig
+from toolkit.tensor_files import StoredTensor
 
 ADAPTER_CONFIG = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
 
@@ -95,11 +99,26 @@ def test_what_cannot_be_exported_is_refused_in_one_line_each(model: Path, case: 
 def test_an_adapter_of_another_kind_is_refused(model: Path):
     adapter = Path("adapter")
     adapter.mkdir()
-    config = {**ADAPTER_CONFIG, "base_model_name_or_path": str(model), "use_dora": True}
+    config = {**ADAPTER_CONFIG, "base_model_name_or_path": str(model), "modules_to_save": ["lm_head"]}
     (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     result = toolkit("export", adapter)
     assert result.exit_code == 2
-    assert "use_dora" in result.stderr
+    assert "modules_to_save" in result.stderr
+
+
+def test_an_adapter_that_has_learnt_nothing_is_refused(model: Path):
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    weights = {
+        f"{name}{side}.weight": StoredTensor(name, "float32", np.full(shape, value, np.float32))
+        for side, shape, value in (("A", (2, 64), 1.0), ("B", (64, 2), 0.0))
+    }
+    lora = LoraConfig(rank=2, target_modules=("model.layers.0.self_attn.q_proj",))
+    write_adapter(Path("adapter"), weights, lora, str(model))
+    edit(Path("adapter/adapter_config.json"), layers_to_transform=[0])
+    result = toolkit("export", "adapter")
+    assert result.exit_code == 2
+    assert "this adapter has learnt nothing (every lora_B is zero)" in result.stderr
+    assert not Path("export").exists()
 
 
 def test_a_gguf_file_is_not_exported_again(model: Path):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tests.small_runs import settings, toolkit, write_questions
-from toolkit.checkpoints import list_checkpoints, read_adapter
+from toolkit.adapter_files import read_adapter
+from toolkit.checkpoints import list_checkpoints
 from toolkit.config import FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.models import read_model

@@ -10,7 +10,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tests.conformance.batches import ragged
-from toolkit.checkpoints import write_adapter
+from tests.peft_adapters import KINDS
+from toolkit.adapter_files import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
 from toolkit.initial_values import draw_kaiming_uniform
@@ -74,6 +75,20 @@ def test_a_written_adapter_scores_like_the_trainer_and_like_peft(kit, trained, t
     np.testing.assert_allclose(ours, witness.logits.numpy(), atol=2e-5)
     with trainer.adapters(False):
         assert np.abs(next(trainer.logits(tokens)) - ours).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_of_pefts_answers_as_in_peft(kit, kind, tiny_qwen2, build_peft_adapter, plain_model):
+    import peft
+
+    folder = build_peft_adapter(tiny_qwen2, **KINDS[kind])
+    tokens = ragged(8, [18, 12]).tokens
+    (ours,) = kit.backend.open_scorer(ScorerSpec(tiny_qwen2, folder, "cpu", "float32")).logits(tokens)
+    with torch.no_grad():
+        witness = peft.PeftModel.from_pretrained(plain_model(tiny_qwen2), folder)(torch.from_numpy(tokens).long())
+    np.testing.assert_allclose(ours, witness.logits.numpy(), atol=1e-4)
+    (plain,) = kit.backend.open_scorer(ScorerSpec(tiny_qwen2, None, "cpu", "float32")).logits(tokens)
+    assert np.abs(plain - ours).max() > 0.5
 
 
 def test_an_adapter_opens_silently_whatever_its_base_is_called(kit, trained, tiny_llama, tmp_path):

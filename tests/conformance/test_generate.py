@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conformance.batches import random_sequence
-from toolkit.checkpoints import write_adapter
+from toolkit.adapter_files import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Sampling

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.conformance.batches import ragged
-from toolkit.checkpoints import write_adapter
+from toolkit.adapter_files import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.mlx_backend.session import MlxBackend
 from toolkit.protocols import OptimizerSpec, ScorerSpec, Trainer, TrainerSpec

@@ -17,7 +17,7 @@ from mlx_lm.models import gpt2
 from safetensors.numpy import load_file, save_file
 
 from tests.conformance.batches import batch_of, ragged, random_sequence
-from toolkit.checkpoints import write_adapter
+from toolkit.adapter_files import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
 from toolkit.mlx_backend.devices import use_device

@@ -76,7 +76,9 @@ def test_float32_files_give_the_logits_of_transformers(build_tiny_model: Build, 
 
 
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"target_modules": ("q_proj", "down_proj")}])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_rslora": True}, {"use_dora": True, "target_modules": ("q_proj", "down_proj")}]
+)
 def test_adapters_are_merged_as_peft_merges_them(
     build_tiny_model: Build, adapter_for: Callable[..., Path], export_once: ExportOnce, family: str, options: dict
 ):

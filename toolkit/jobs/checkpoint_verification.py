@@ -15,16 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.adapter_files import ADAPTER_CONFIG_NAME, ADAPTER_TENSORS_NAME, read_adapter
 from toolkit.backends import choose_backend
 from toolkit.checkpoints import (
-    ADAPTER_CONFIG_NAME,
-    ADAPTER_TENSORS_NAME,
     OPTIMIZER_NAME,
     RANDOM_STATE,
     STATE_NAME,
     checkpoint_step,
     list_step_folders,
-    read_adapter,
     verify_checkpoint,
 )
 from toolkit.datasets.tokenizer import Tokenizer

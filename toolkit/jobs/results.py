@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from toolkit.adapter_files import write_adapter
 from toolkit.atomic_files import atomic_folder, write_atomic
-from toolkit.checkpoints import Checkpoint, write_adapter
+from toolkit.checkpoints import Checkpoint
 from toolkit.config import FinetuneConfig
 from toolkit.errors import JobFailed, Problem
 from toolkit.jobs.job import Job

@@ -15,7 +15,13 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from toolkit.checkpoints import ADAPTER_CONFIG_NAME, ADAPTER_TENSORS_NAME, missing_modules, read_adapter
+from toolkit.adapter_files import (
+    ADAPTER_CONFIG_NAME,
+    ADAPTER_TENSORS_NAME,
+    NARROWING,
+    missing_modules,
+    read_adapter,
+)
 from toolkit.config import LoraConfig
 from toolkit.errors import Problem, ToolkitError
 from toolkit.initial_values import draw_kaiming_uniform
@@ -26,14 +32,17 @@ _PREFIX = "base_model.model."
 
 
 class LoraLinear(nn.Module):
-    """A linear layer with low-rank adapters beside it (Hu et al. 2021): x W' + scale · dropout(x) A' B'.
+    """A linear layer with low-rank adapters beside it: x W' + scale · dropout(x) A' B' (Hu et al. 2021).
+
+    With magnitudes it is DoRA's (Liu et al. 2024): the rows of V = W + scale · B A get the learnt lengths m instead of
+    their own, which the backward pass takes for constants (section 4.3). As in PEFT, dropout meets all but x W' itself.
 
     The dropout mask is a function of a key that the layer holds for a micro-batch. MLX's own dropout draws from global
     state, so that recomputing the layer in the backward pass (gradient checkpointing) would draw another mask.
     """
 
-    def __init__(self, base_layer: nn.Module, rank: int, scale: float, dropout: float) -> None:
-        """Wrap a linear layer, quantised or not; A and B start at zero, float32."""
+    def __init__(self, base_layer: nn.Module, rank: int, scale: float, dropout: float, dora: bool = False) -> None:
+        """Wrap a linear layer, quantised or not; A and B start at zero, m at the lengths of W's rows, float32."""
         super().__init__()
         outputs, inputs = _shape(base_layer)
         self.base_layer = base_layer
@@ -42,6 +51,8 @@ class LoraLinear(nn.Module):
         self.enabled = True
         self.lora_A = mx.zeros((rank, inputs))
         self.lora_B = mx.zeros((outputs, rank))
+        if dora:
+            self.lora_magnitude_vector = _row_norms(base_weight(base_layer))
 
     def draw_dropout_from(self, key: mx.array) -> None:
         """Use `key` for the masks until the next call."""
@@ -52,11 +63,26 @@ class LoraLinear(nn.Module):
         y = self.base_layer(x)
         if not self.enabled:
             return y
-        if self.training and self.dropout > 0:
+        dropping = self.training and self.dropout > 0
+        if dropping:
             kept = mx.random.bernoulli(1 - self.dropout, x.shape, key=self._dropout_key)
             x = x * (kept.astype(x.dtype) / (1 - self.dropout)).astype(x.dtype)
-        z = (x @ self.lora_A.T) @ self.lora_B.T
-        return y + (self.scale * z).astype(y.dtype)
+        z = self.scale * ((x @ self.lora_A.T) @ self.lora_B.T)
+        if "lora_magnitude_vector" in self:
+            factor = self.lora_magnitude_vector / self._norms()
+            product = (self.base_layer(x) if dropping else y) - self.base_layer.get("bias", 0.0)
+            z = (factor - 1) * product + factor * z
+        return y + z.astype(y.dtype)
+
+    def _norms(self) -> mx.array:
+        """Return the lengths (out,) of the rows of W + scale · B A; outside training they are computed once."""
+        held = self.get("_held_norms")
+        if not self.training and held is not None and held[0] is self.lora_A and held[1] is self.lora_B:
+            return held[2]
+        down, up = mx.stop_gradient(self.lora_A), mx.stop_gradient(self.lora_B)
+        norms = _row_norms(base_weight(self.base_layer) + self.scale * (up @ down))
+        self._held_norms = None if self.training else (self.lora_A, self.lora_B, norms)
+        return norms
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,7 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> AdaptedModel:
     chosen = [
         name for name, layer in _linear_layers(model) if id(layer) in block_layers and name.rpartition(".")[2] in wanted
     ]
-    adapted = _adapt(model, chosen, lora.rank, lora.alpha / lora.rank, lora.dropout)
+    adapted = _adapt(model, dict.fromkeys(chosen, (lora.rank, lora.alpha / lora.rank)), lora.dropout, dora=False)
     draw_initial_values(adapted, seed)
     return adapted
 
@@ -129,6 +155,8 @@ def named_adapter_parameters(adapted: AdaptedModel) -> Iterator[tuple[str, Param
     for module, layer in adapted.layers.items():
         for key in ("lora_A", "lora_B"):
             yield f"{_PREFIX}{module}.{key}.weight", Parameter(layer, key)
+        if "lora_magnitude_vector" in layer:
+            yield f"{_PREFIX}{module}.lora_magnitude_vector", Parameter(layer, "lora_magnitude_vector")
 
 
 def load_adapters(model: Any, folder: Path, *, trainable: bool) -> AdaptedModel:
@@ -150,14 +178,15 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> AdaptedModel:
         if shapes.get(module) != (adapter.factors(module)[1].array.shape[0], adapter.factors(module)[0].array.shape[1])
     ]
     targets = adapter.config.get("target_modules")
-    if isinstance(targets, list) and not adapter.config.get("layers_to_transform"):
+    if isinstance(targets, list) and not any(adapter.config.get(key) for key in NARROWING):
         entries = {f"{name}.weight": TensorEntry(name, "float32", shape, 0, folder) for name, shape in shapes.items()}
         for module in missing_modules(targets, adapter.modules, entries):
             problems += [Problem(f"the adapter lacks {_PREFIX}{module}.lora_{side}.weight", file) for side in "AB"]
     if problems:
         raise ToolkitError.gather(problems[:10])
     dropout = float(adapter.config.get("lora_dropout") or 0.0) if trainable else 0.0
-    adapted = _adapt(model, list(adapter.modules), adapter.rank, adapter.scale, dropout)
+    shapes_of = {module: (adapter.rank(module), adapter.scale(module)) for module in adapter.modules}
+    adapted = _adapt(model, shapes_of, dropout, dora=adapter.is_dora)
     for name, parameter in named_adapter_parameters(adapted):
         parameter.value = from_stored(adapter.tensors[name]).astype(mx.float32)
     return adapted
@@ -169,18 +198,33 @@ def _linear_layers(model: Any) -> Iterator[tuple[str, nn.Module]]:
             yield name, layer
 
 
-def _adapt(model: Any, names: list[str], rank: int, scale: float, dropout: float) -> AdaptedModel:
+def _adapt(
+    model: Any, ranks_and_scales: Mapping[str, tuple[int, float]], dropout: float, *, dora: bool
+) -> AdaptedModel:
     model.freeze()  # before the adapters come, which stay trainable
     layers = {}
-    for name in sorted(names):
+    for name, (rank, scale) in sorted(ranks_and_scales.items()):
         path, _, key = name.rpartition(".")
         holder: Any = model
         for part in path.split(".") if path else ():
             holder = holder[int(part)] if isinstance(holder, list) else holder[part]
-        layers[name] = LoraLinear(holder[key], rank, scale, dropout)
+        layers[name] = LoraLinear(holder[key], rank, scale, dropout, dora)
         holder[key] = layers[name]
     model.eval()
     return AdaptedModel(model, layers)
+
+
+def base_weight(layer: Any) -> mx.array:
+    """Return the weight (out, in) of a linear layer, dequantised where it is packed."""
+    if not isinstance(layer, nn.QuantizedLinear):
+        return layer["weight"]
+    return mx.dequantize(
+        layer["weight"], layer["scales"], layer.get("biases"), layer.group_size, layer.bits, layer.mode
+    )
+
+
+def _row_norms(weight: mx.array) -> mx.array:
+    return mx.linalg.norm(weight.astype(mx.float32), axis=1)
 
 
 def _shape(layer: nn.Module) -> tuple[int, int]:

@@ -1,14 +1,13 @@
-"""The trained weights, one at a time: base tensors from safetensors, with `scale * B @ A` added in float32.
+"""The trained weights, one at a time: base tensors from safetensors, with the adapter applied in float32.
 
-The update is LoRA's (Hu et al. 2021, arXiv:2106.09685): scale is alpha / r, or alpha / sqrt(r) for rsLoRA
-(Kalajdzievski 2023, arXiv:2312.03732).
+What applying means for LoRA, rsLoRA and DoRA is written in `toolkit.adapter_files`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from toolkit.checkpoints import Adapter
+from toolkit.adapter_files import Adapter
 from toolkit.errors import Problem, ToolkitError
 from toolkit.tensor_files import FolderTensors, StoredTensor
 
@@ -44,12 +43,9 @@ class MergedTensors:
         return self._required[name]
 
     def load(self, name: str) -> StoredTensor:
-        """Load one tensor: as stored, or float32 with the adapter's update added."""
+        """Load one tensor: as stored, or float32 with the adapter applied."""
         stored = self._stored[name]
         if name not in self.merged_names or self._adapter is None:
             return stored
-        first, second = (factor.to_float32() for factor in self._adapter.factors(name.removesuffix(".weight")))
-        merged = second @ first
-        merged *= self._adapter.scale
-        merged += stored.to_float32()
+        merged = self._adapter.merged(name.removesuffix(".weight"), stored.to_float32())
         return StoredTensor(name, "float32", merged)

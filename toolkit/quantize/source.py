@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.checkpoints import read_adapter
+from toolkit.adapter_files import read_adapter
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.quantize.architectures import architecture_of
@@ -43,6 +43,10 @@ def open_source(label: str, model_folder: Path, adapter_folder: Path | None) -> 
     stored = FolderTensors(model_folder)
     decoder = architecture_of(config, stored.entries, where=model_folder)
     adapter = None if adapter_folder is None else read_adapter(adapter_folder, stored.entries)
+    if adapter is not None and adapter.is_untrained:
+        hint = f"To export that, name it: toolkit export {model_folder}"
+        what = "this adapter has learnt nothing (every lora_B is zero), so the export would be its base model"
+        raise ToolkitError(what, where=adapter_folder, hint=hint)
     tensors = MergedTensors(stored, adapter, decoder.required_shapes())
     tokenizer = Tokenizer.load(model_folder)
     vocabulary = read_vocabulary(model_folder, tokenizer, rows=decoder.vocabulary_rows)
