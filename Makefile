@@ -37,6 +37,7 @@ check: $(STAMP)  ## Style, types, layers, and help texts in the docs
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m scripts.command_docs --check
+	@$(BIN)/python -m scripts.tested_versions --check
 
 format: $(STAMP)  ## Let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -50,8 +51,9 @@ bench: $(STAMP)  ## Side-by-side measurements against peers
 		[ -e "$$script" ] || continue; found=1; echo "== $$script"; $(BIN)/python "$$script" || exit 1; done; \
 		[ $$found = 1 ] || echo "bench: no benchmark has been written yet" >&2
 
-docs: $(STAMP)  ## Write docs/commands.md from the help texts
+docs: $(STAMP)  ## Write what is made from code: docs/commands.md, the list of tested versions
 	@$(BIN)/python -m scripts.command_docs
+	@$(BIN)/python -m scripts.tested_versions
 
 clean:  ## Remove caches and build products (.venv and runs/ stay)
 	@rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

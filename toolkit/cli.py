@@ -68,6 +68,12 @@ def _demo() -> click.Command:
     return demo
 
 
+def _doctor() -> click.Command:
+    from toolkit.commands.doctor import doctor
+
+    return doctor
+
+
 # Plain imports in functions rather than names of modules, so that import-linter sees every arrow.
 COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "finetune": ("Teach a model your data.", _finetune),
@@ -76,6 +82,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "chat": ("Talk to a run, an adapter or a .gguf.", _chat),
     "runs": ("List and show runs.", _runs),
     "checkpoint": ("Verify, list and prune checkpoints.", _checkpoint),
+    "doctor": ("Check this machine; say how to mend it.", _doctor),
     "pretrain": ("Train a small model from scratch.", _pretrain),
     "demo": ("Fine-tune, export and compare the bundled model.", _demo),
 }

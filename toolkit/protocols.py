@@ -139,7 +139,10 @@ class TrainerSpec(ScorerSpec):
 
 @dataclass(frozen=True)
 class BackendDescription:
-    """What a run must record about where it ran. Bits depend on the thread count and the BLAS."""
+    """What a run must record about where it ran. Bits depend on the thread count and the BLAS.
+
+    memory_bytes: what the device offers of its own; None for a CPU
+    """
 
     name: str
     device: str
@@ -147,6 +150,7 @@ class BackendDescription:
     threads: int
     blas: str
     versions: Mapping[str, str]
+    memory_bytes: int | None = None
 
 
 class Scorer(Protocol):

@@ -9,14 +9,10 @@ import numpy as np
 from toolkit.config import FinetuneConfig
 from toolkit.datasets.chat import trained_pieces
 from toolkit.jobs.job import Job
+from toolkit.memory_plan import training_bytes
 from toolkit.models import ModelFacts
 from toolkit.schedules import warmup_steps
 
-# Bytes that training keeps for one float32 trainable weight: itself, its gradient, two moments.
-TRAINABLE_BYTES = 16
-# Numbers kept for each position and unit of width in a decoder block, for the backward pass (Korthikanti et al. 2022,
-# arXiv:2205.05198, equation 2, without the attention matrix).
-ACTIVATIONS_PER_UNIT = 17
 _BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -86,12 +82,16 @@ def _percentiles(lengths: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _memory_bytes(job: Job, trainable: int, dtype: str, longest: int) -> int:
-    positions = job.config.train.batch_size * longest
     size = _BYTES[dtype]
-    frozen = job.facts.parameter_count * size if job.method == "lora" else 0
-    units = _number(job.facts, "hidden_size") * _number(job.facts, "num_hidden_layers")
-    kept = 2 if job.config.train.gradient_checkpointing else ACTIVATIONS_PER_UNIT * 2
-    return trainable * TRAINABLE_BYTES + frozen + positions * units * kept * size
+    return training_bytes(
+        frozen_bytes=job.facts.parameter_count * size if job.method == "lora" else 0,
+        trainable=trainable,
+        positions=job.config.train.batch_size * longest,
+        hidden_size=_number(job.facts, "hidden_size"),
+        layers=_number(job.facts, "num_hidden_layers"),
+        checkpointing=bool(job.config.train.gradient_checkpointing),
+        activation_bytes=size,
+    )
 
 
 def _number(facts: ModelFacts, key: str) -> int:

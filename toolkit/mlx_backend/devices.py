@@ -81,6 +81,15 @@ def use_device(device: mx.Device) -> None:
         mx.enable_compile()
 
 
+def device_memory_bytes(device: mx.Device) -> int | None:
+    """Return how much memory of its own the device offers; None where it shares the machine's without a limit."""
+    if device.type == mx.DeviceType.cpu:
+        return None
+    figures = mx.device_info(device)
+    size = figures.get("max_recommended_working_set_size") or figures.get("total_memory")
+    return int(size) if size else None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether MLX (or the allocator under it) ran out of memory; each device says it in its own words."""
     if isinstance(error, MemoryError):

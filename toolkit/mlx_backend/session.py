@@ -22,6 +22,7 @@ from toolkit.mlx_backend.devices import (
     choose_device,
     choose_dtype,
     device_label,
+    device_memory_bytes,
     device_name,
     devices,
     memory_errors,
@@ -78,6 +79,7 @@ class MlxBackend:
             threads=blas_threads(),
             blas=blas_name(),
             versions=versions("mlx", "mlx-lm", "safetensors", "numpy"),
+            memory_bytes=device_memory_bytes(chosen),
         )
 
     def open_scorer(self, spec: ScorerSpec) -> MlxScorer:

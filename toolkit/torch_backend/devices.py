@@ -65,6 +65,13 @@ def device_name(device: torch.device) -> str:
     return match.group(1) if match else platform.machine()
 
 
+def device_memory_bytes(device: torch.device) -> int | None:
+    """Return how much memory of its own the device offers; None where it shares the machine's without a limit."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return torch.mps.recommended_max_memory() if device.type == "mps" else None
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether torch (or the allocator under it) ran out of memory; each device says it in its own words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -30,7 +30,15 @@ from toolkit.protocols import (
 from toolkit.tensor_files import StoredTensor
 from toolkit.torch_backend import adapters, losses
 from toolkit.torch_backend.checkpointing import checkpoint_blocks
-from toolkit.torch_backend.devices import choose_device, choose_dtype, device_name, devices, memory_errors, versions
+from toolkit.torch_backend.devices import (
+    choose_device,
+    choose_dtype,
+    device_memory_bytes,
+    device_name,
+    devices,
+    memory_errors,
+    versions,
+)
 from toolkit.torch_backend.generate import generate
 from toolkit.torch_backend.model import SplitModel, load_model, named_weights, parameter_count, stored
 from toolkit.torch_backend.optimizers import Optimizer, fill
@@ -62,6 +70,7 @@ class TorchBackend:
             threads=torch.get_num_threads(),
             blas=blas.group(1) if blas else "unknown",
             versions=versions("torch", "transformers", "peft", "safetensors", "numpy"),
+            memory_bytes=device_memory_bytes(chosen),
         )
 
     def open_scorer(self, spec: ScorerSpec) -> TorchScorer:

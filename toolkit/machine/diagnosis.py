@@ -1,0 +1,212 @@
+"""Everything `toolkit doctor` looks at, put together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from toolkit.machine.findings import Finding, pip_install
+from toolkit.machine.hardware import (
+    check_compiler,
+    check_folder,
+    check_memory,
+    check_open_files,
+    check_processor,
+)
+from toolkit.machine.packages import (
+    check_packages,
+    check_python,
+    installed_version,
+    is_apple_silicon,
+    requirement,
+)
+from toolkit.machine.probes import Answer, run_probes
+from toolkit.runs import runs_root
+
+PROBE_SECONDS = 12.0
+NANO = Path(__file__).resolve().parents[1] / "nano"
+OPENBLAS = "sudo apt-get install -y libopenblas0-pthread (Debian, Ubuntu), openblas-threads (Fedora), openblas (Arch)"
+PROBES = ("backend", "adapters", "llama.cpp")
+
+
+def diagnose(seconds: float = PROBE_SECONDS) -> list[Finding]:
+    """Look at everything; what has to be loaded gets `seconds` in all. Raises nothing that is the machine's fault."""
+    wants_mlx = is_apple_silicon() or installed_version("mlx") is not None
+    answers = run_probes([*PROBES, *(["mlx"] if wants_mlx else [])], seconds)
+    backend = answers["backend"]
+    device = str(backend.found.get("device", "cpu"))
+    return [
+        check_python(),
+        *check_packages(),
+        check_backend(backend),
+        check_adapters(answers["adapters"]),
+        check_mlx(answers.get("mlx")),
+        check_llama_cpp(answers["llama.cpp"]),
+        check_bitsandbytes(device),
+        check_compiler(),
+        check_processor(),
+        check_memory(backend.found.get("memory_bytes"), device),
+        check_folder("disk for runs", runs_root(), "TOOLKIT_RUNS_DIR", needed=True),
+        check_folder("disk for caches", toolkit_home(), "TOOLKIT_HOME", needed=False),
+        check_folder("disk for models", hub_folder(), "HF_HOME", needed=False),
+        check_hub(os.environ),
+        check_nano(NANO),
+        check_open_files(),
+    ]
+
+
+def can_run(findings: Sequence[Finding]) -> bool:
+    """Say whether the main job (fine-tune, export, evaluate) can run here."""
+    return all(finding.status != "failed" for finding in findings)
+
+
+def check_backend(answer: Answer) -> Finding:
+    """Say which backend `auto` takes here, and why."""
+    if answer.fault:
+        return _unusable("backend", "failed", answer, "torch", "transformers")
+    found = answer.found
+    name = found["device_name"]
+    text = f"{found['reason']} ({name}, {found['threads']} threads, {found['blas']})"
+    keys = ("name", "device", "device_name", "devices", "threads", "blas", "reason", "memory_bytes")
+    return Finding("backend", "ok", text, figures={key: found[key] for key in keys})
+
+
+def check_adapters(answer: Answer) -> Finding:
+    """Say whether PEFT loads, which LoRA on PyTorch is made of."""
+    if answer.fault:
+        return _unusable("adapters", "failed", answer, "peft")
+    return Finding("adapters", "ok", f"PEFT {answer.found['version']} loads", figures=answer.found)
+
+
+def check_mlx(answer: Answer | None) -> Finding:
+    """Say whether MLX loads where it is wanted, and with which BLAS on Linux."""
+    if answer is None:
+        return Finding("mlx", "ok", "not installed, and not needed here: PyTorch trains", figures={"installed": False})
+    if answer.fault:
+        return _unusable("mlx", "warning", answer, "mlx", "mlx-lm")
+    found = answer.found
+    figures = {"installed": True, **{key: found[key] for key in ("device", "devices", "blas", "threads")}}
+    text = f"loads, on {found['device']} with {found['blas']}"
+    if found["blas"] == "reference BLAS":
+        return Finding("mlx", "warning", f"{text}, which is 10 to 30 times slower than OpenBLAS", OPENBLAS, figures)
+    return Finding("mlx", "ok", text, figures=figures)
+
+
+def check_llama_cpp(answer: Answer) -> Finding:
+    """Say whether llama.cpp loads, and what it was built with; the build decides how fast exported models answer."""
+    again = pip_install(requirement("llama-cpp-python"), options="--force-reinstall --no-cache-dir --no-deps")
+    if answer.fault:
+        return _unusable("llama.cpp", "failed", answer, "llama-cpp-python")
+    found = answer.found
+    features = found["features"]
+    text = f"llama-cpp-python {found['version']} loads; built with {', '.join(features) or 'no CPU extensions'}"
+    if is_apple_silicon() and not found["gpu_offload"]:
+        mend = f"CMAKE_ARGS=-DGGML_METAL=on {again}"
+        return Finding("llama.cpp", "warning", f"{text}; built without Metal: answers come from the CPU", mend, found)
+    if os.uname().machine == "x86_64" and "AVX2" not in features and _cpu_has("avx2"):
+        text += "; built without AVX2, which this processor has: answers are several times slower"
+        return Finding("llama.cpp", "warning", text, f"CMAKE_ARGS=-DGGML_NATIVE=on {again}", found)
+    return Finding("llama.cpp", "ok", text, figures=found)
+
+
+def check_bitsandbytes(device: str) -> Finding:
+    """Say whether bitsandbytes is here, which only NF4 bases on CUDA want."""
+    here = installed_version("bitsandbytes")
+    figures = {"version": here}
+    if here is not None:
+        return Finding("bitsandbytes", "ok", here, figures=figures)
+    if device == "cuda":
+        summary = "not installed: 4-bit bases in the nf4 layout cannot be trained on"
+        return Finding("bitsandbytes", "warning", summary, pip_install(requirement("bitsandbytes")), figures)
+    return Finding("bitsandbytes", "ok", f"not installed, and not needed on {device}", figures=figures)
+
+
+def check_hub(environment: Mapping[str, str]) -> Finding:
+    """Say whether a Hugging Face token is there (never which), and whether downloads are switched off."""
+    places = [f"${name}" for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if environment.get(name, "").strip()]
+    file = Path(environment.get("HF_TOKEN_PATH") or _hub_home(environment) / "token")
+    try:
+        places += [str(file)] if file.is_file() and file.read_text("utf-8", "replace").strip() else []
+    except OSError:
+        places += []
+    figures = {"token": bool(places), "offline": _is_set(environment, "HF_HUB_OFFLINE")}
+    text = f"a token is in {places[0]}" if places else "no token; only models behind a licence want one (hf auth login)"
+    if figures["offline"]:
+        summary = f"HF_HUB_OFFLINE is set, so nothing is downloaded; {text}"
+        return Finding("hub", "warning", summary, "unset HF_HUB_OFFLINE", figures)
+    return Finding("hub", "ok", text, figures=figures)
+
+
+def check_nano(folder: Path) -> Finding:
+    """Compare the bundled model's files with the checksums that are shipped with it."""
+    try:
+        lines = (folder / "SHA256SUMS").read_text("utf-8").splitlines()
+    except OSError:
+        return Finding("nano", "failed", "its SHA256SUMS is missing", _restore(folder), {"damaged": ["SHA256SUMS"]})
+    damaged = []
+    for line in lines:
+        expected, _, name = line.partition("  ")
+        try:
+            with (folder / name).open("rb") as file:
+                intact = hashlib.file_digest(file, "sha256").hexdigest() == expected
+        except OSError:
+            intact = False
+        if not intact:
+            damaged.append(name)
+    if damaged:
+        summary = f"the bundled model is damaged: {', '.join(damaged)}"
+        return Finding("nano", "failed", summary, _restore(folder), {"damaged": damaged})
+    return Finding("nano", "ok", f"the bundled model's {len(lines)} files are intact", figures={"damaged": []})
+
+
+def toolkit_home() -> Path:
+    """Return the folder of caches: `TOOLKIT_HOME`, else the platform's folder for a user's data."""
+    given = os.environ.get("TOOLKIT_HOME")
+    if given:
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "local-training-toolkit"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "local-training-toolkit"
+
+
+def hub_folder() -> Path:
+    """Return the folder that Hugging Face downloads models to."""
+    return Path(os.environ.get("HF_HUB_CACHE") or _hub_home(os.environ) / "hub").expanduser()
+
+
+def _hub_home(environment: Mapping[str, str]) -> Path:
+    cache = environment.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(environment.get("HF_HOME") or Path(cache) / "huggingface").expanduser()
+
+
+def _is_set(environment: Mapping[str, str], name: str) -> bool:
+    return environment.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _unusable(name: str, status: str, answer: Answer, *packages: str) -> Finding:
+    """Turn a probe's fault into a finding that reinstalls what did not load."""
+    wanted = [requirement(answer.missing)] if answer.missing else [requirement(p) for p in packages]
+    options = "" if answer.missing else "--force-reinstall --no-cache-dir --no-deps"
+    mend = pip_install(*wanted, options=options)
+    if "no answer" in answer.fault:
+        mend = f"toolkit doctor --timeout 120 (the first start on a slow disk takes long); if that fails too: {mend}"
+    figures = {"fault": answer.fault, "missing": answer.missing or None}
+    return Finding(name, "failed" if status == "failed" else "warning", answer.fault, mend, figures)
+
+
+def _restore(folder: Path) -> str:
+    root = folder.parents[1]
+    if (root / ".git").exists():
+        return f"git -C {shlex.quote(str(root))} checkout -- toolkit/nano"
+    return pip_install("local-training-toolkit", options="--force-reinstall --no-deps")
+
+
+def _cpu_has(flag: str) -> bool:
+    try:
+        return f" {flag} " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
