@@ -86,7 +86,7 @@ def test_on_this_machine_the_main_job_can_run_and_every_line_says_what_was_found
     assert found["hub"]["figures"] == {"token": True, "offline": True}
     assert TOKEN not in done.stdout + done.stderr
     documented = (ROOT / "docs" / "doctor.md").read_text()
-    assert [name for name in found if f"| `{name}` |" not in documented and not name.startswith("package ")] == []
+    assert [name for name in found if f"\n| `{name}`" not in documented and not name.startswith("package ")] == []
 
 
 def test_without_torch_pydantic_and_a_compiler_it_still_runs_and_says_what_to_type(tmp_path):
@@ -124,7 +124,7 @@ def test_a_crash_a_hang_and_a_library_that_does_not_load_are_findings_each(tmp_p
 
 
 def test_text_shows_each_problem_with_its_mend_below_and_a_verdict_last(tmp_path):
-    stubs = {"torch": "raise ImportError('broken torch')", "llama_cpp": "raise RuntimeError('Failed to load')"}
+    stubs = {"torch": "raise ImportError('broken torch')", "llama_cpp": "print('noise'); raise RuntimeError('no AVX here')"}
 
     done = run_doctor(
         tmp_path,
@@ -138,6 +138,7 @@ def test_text_shows_each_problem_with_its_mend_below_and_a_verdict_last(tmp_path
     )
     lines = done.stdout.splitlines()
     assert done.returncode == 1
+    assert "RuntimeError: no AVX here" in done.stdout and "noise" not in done.stdout
     assert lines[-1].startswith("the main job cannot run: ")
     for place, line in enumerate(lines[:-1]):
         if line.startswith(("FAILED", "warning")):
