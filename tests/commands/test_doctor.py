@@ -124,7 +124,10 @@ def test_a_crash_a_hang_and_a_library_that_does_not_load_are_findings_each(tmp_p
 
 
 def test_text_shows_each_problem_with_its_mend_below_and_a_verdict_last(tmp_path):
-    stubs = {"torch": "raise ImportError('broken torch')", "llama_cpp": "print('noise'); raise RuntimeError('no AVX here')"}
+    stubs = {
+        "torch": "raise ImportError('broken torch')",
+        "llama_cpp": "print('noise'); raise RuntimeError('no AVX here')",
+    }
 
     done = run_doctor(
         tmp_path,

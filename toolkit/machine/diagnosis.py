@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from toolkit.checksums import SUMS_NAME, file_sha256
 from toolkit.machine.findings import Finding, pip_install
 from toolkit.machine.hardware import (
     check_compiler,
@@ -144,15 +144,14 @@ def check_hub(environment: Mapping[str, str]) -> Finding:
 def check_nano(folder: Path) -> Finding:
     """Compare the bundled model's files with the checksums that are shipped with it."""
     try:
-        lines = (folder / "SHA256SUMS").read_text("utf-8").splitlines()
+        lines = (folder / SUMS_NAME).read_text("utf-8").splitlines()
     except OSError:
-        return Finding("nano", "failed", "its SHA256SUMS is missing", _restore(folder), {"damaged": ["SHA256SUMS"]})
+        return Finding("nano", "failed", f"its {SUMS_NAME} is missing", _restore(folder), {"damaged": [SUMS_NAME]})
     damaged = []
     for line in lines:
         expected, _, name = line.partition("  ")
         try:
-            with (folder / name).open("rb") as file:
-                intact = hashlib.file_digest(file, "sha256").hexdigest() == expected
+            intact = file_sha256(folder / name) == expected
         except OSError:
             intact = False
         if not intact:
