@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from toolkit.affine import open_tensors
 from toolkit.atomic_files import FULL_DISK, write_failed
 from toolkit.config import SizeFacts
 from toolkit.errors import Problem, ToolkitError
@@ -56,8 +57,8 @@ class ModelFacts:
 
     @cached_property
     def tensors(self) -> FolderTensors:
-        """The weights, lazily mapped."""
-        return FolderTensors(self.folder)
+        """The weights, lazily mapped; packed ones in full shape and dequantised where they are loaded."""
+        return open_tensors(self.folder, self.config)
 
     @cached_property
     def parameter_count(self) -> int:

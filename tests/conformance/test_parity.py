@@ -38,7 +38,18 @@ SHAPES = {
     "llama3 rope": {"family": "llama", "changes": (("rope_parameters", LLAMA3_ROPE),)},
     "mistral": {"family": "mistral", "tied": False},
 }
-FILES = ("devices", "packing", "checkpointing", "model", "adapters", "losses", "optimizers", "generate", "session")
+FILES = (
+    "devices",
+    "packing",
+    "checkpointing",
+    "model",
+    "quantised",
+    "adapters",
+    "losses",
+    "optimizers",
+    "generate",
+    "session",
+)
 
 
 @dataclass(frozen=True)
@@ -192,6 +203,7 @@ def test_both_packages_offer_the_same_names_and_signatures_in_the_same_order(fil
     import toolkit.mlx_backend.model
     import toolkit.mlx_backend.optimizers
     import toolkit.mlx_backend.packing
+    import toolkit.mlx_backend.quantised
     import toolkit.torch_backend.adapters
     import toolkit.torch_backend.checkpointing
     import toolkit.torch_backend.devices
@@ -200,6 +212,7 @@ def test_both_packages_offer_the_same_names_and_signatures_in_the_same_order(fil
     import toolkit.torch_backend.model
     import toolkit.torch_backend.optimizers
     import toolkit.torch_backend.packing
+    import toolkit.torch_backend.quantised
 
     ours = _public(getattr(toolkit.mlx_backend, file))
     theirs = _public(getattr(toolkit.torch_backend, file))

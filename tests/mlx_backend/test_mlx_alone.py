@@ -142,11 +142,6 @@ def test_a_model_that_mlx_quantised_scores_and_trains_adapters(quantised, tiny_l
     assert 0 < np.abs(rounded[name].array - exact[name].array).max() <= spread / 15
 
 
-def test_a_quantised_model_is_not_trained_in_full(quantised):
-    with pytest.raises(ToolkitError, match="a quantised model cannot be trained in full"):
-        open_trainer(quantised)
-
-
 def test_an_architecture_whose_weights_mlx_lm_renames_is_refused(tmp_path, tiny_llama):
     folder = tmp_path / "renamed"
     shutil.copytree(tiny_llama, folder)

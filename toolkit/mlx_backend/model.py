@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlx_lm.utils import load_model as load_with_mlx_lm
 from toolkit.errors import ToolkitError
 from toolkit.mlx_backend.devices import is_out_of_memory, use_device
 from toolkit.mlx_backend.packing import check_packing, decode_packed, one_segment_per_row
+from toolkit.mlx_backend.quantised import dequantised, is_quantised, weight_shape
 from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
 
@@ -225,28 +227,17 @@ def named_weights(model: nn.Module) -> Iterator[StoredTensor]:
     """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
     for name, layer in model.named_modules():
         clean = name.replace(".base_layer", "")
-        if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-            yield stored(f"{clean}.weight", _dequantised(layer))
+        if is_quantised(layer):
+            yield stored(f"{clean}.weight", dequantised(layer))
         for key, value in layer.items():
             if isinstance(value, mx.array) and _is_own_weight(layer, key):
                 yield stored(f"{clean}.{key}" if clean else key, value)
 
 
 def _is_own_weight(layer: nn.Module, key: str) -> bool:
-    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+    if is_quantised(layer):
         return key == "bias"
     return not key.startswith(("_", "lora_"))
-
-
-def _dequantised(layer: Any) -> mx.array:
-    return mx.dequantize(
-        layer["weight"],
-        layer["scales"],
-        layer.get("biases"),
-        group_size=layer.group_size,
-        bits=layer.bits,
-        mode=layer.mode,
-    )
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -257,6 +248,6 @@ def parameter_count(model: nn.Module) -> int:
 def _own_parameter_count(layer: nn.Module) -> int:
     """Count a module's own parameters; packed ones as many as they stand for."""
     own = {key: value for key, value in layer.items() if isinstance(value, mx.array) and not key.startswith("_")}
-    if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        return own["weight"].size * 32 // layer.bits + (own["bias"].size if "bias" in own else 0)
+    if is_quantised(layer):
+        return math.prod(weight_shape(layer)) + (own["bias"].size if "bias" in own else 0)
     return sum(value.size for value in own.values())

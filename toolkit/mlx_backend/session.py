@@ -41,6 +41,7 @@ from toolkit.mlx_backend.model import (
     stored,
 )
 from toolkit.mlx_backend.optimizers import Optimizer, fill
+from toolkit.mlx_backend.quantised import refuse_full_training
 from toolkit.protocols import (
     BackendDescription,
     Batch,
@@ -112,6 +113,8 @@ class MlxBackend:
             mx.reset_peak_memory()
         with memory_errors(device, _TRAINING_MEMORY_HINT):
             base = load_model(spec.model_folder, mx.float32 if full else dtype, device)
+            if full:
+                refuse_full_training(base, spec.model_folder)
             adapted = None
             if spec.lora is not None and spec.adapter_folder is not None:
                 adapted = adapters.load_adapters(base, spec.adapter_folder, trainable=True)
@@ -274,14 +277,8 @@ def _check_names(parameters: Mapping[str, Parameter], base: nn.Module, spec: Tra
     """Refuse to train what could not be written under the checkpoint's names.
 
     Raises:
-        ToolkitError: mlx-lm renames or stacks this architecture's weights, or they are quantised and all are to learn.
+        ToolkitError: mlx-lm renames or stacks this architecture's weights.
     """
-    if spec.lora is None and any(
-        isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding) for layer in base.modules()
-    ):
-        raise ToolkitError(
-            "a quantised model cannot be trained in full", where=spec.model_folder, hint="use method: lora"
-        )
     on_disk = set(FolderTensors(spec.model_folder).entries)
     names = {
         name.removeprefix("base_model.model.").replace(".lora_A", "").replace(".lora_B", "") for name in parameters

@@ -6,6 +6,7 @@ Shapes: B rows, T positions, H hidden size, V vocabulary entries.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
+from toolkit.torch_backend.affine_layers import loading_config
 from toolkit.torch_backend.devices import is_out_of_memory
 from toolkit.torch_backend.packing import one_segment_per_row
+from toolkit.torch_backend.quantised import dequantised, is_quantised, weight_shape
 
 
 def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.Module:
     """Load a Hugging Face folder with its weights in `storage` precision, in `eval()` mode.
+
+    A quantised model (MLX's affine layout, bitsandbytes' NF4) stays packed; its scales get `storage` precision.
 
     Raises:
         ToolkitError: the folder does not hold a causal language model, or weights are missing or misshapen.
@@ -37,13 +42,14 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
     try:
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             str(folder),
+            config=loading_config(folder),
             dtype=storage,
             local_files_only=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
         model, report = loaded
-    except MemoryError:
+    except (MemoryError, ToolkitError):
         raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, RuntimeError, …
         if is_out_of_memory(error):
@@ -149,13 +155,29 @@ def from_stored(tensor: StoredTensor) -> Tensor:
 def named_weights(model: nn.Module) -> Iterator[StoredTensor]:
     """Yield the model's tensors by Hugging Face name, lazily; adapters are not merged, tied weights come once."""
     seen: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if ".lora_" in name or id(tensor) in seen:
+    for path, module in model.named_modules():
+        clean = f"{path}.".replace(".base_layer.", ".").lstrip(".")
+        if ".lora_" in path:
             continue
-        seen.add(id(tensor))
-        yield stored(name.replace(".base_layer.", "."), tensor)
+        if is_quantised(module):
+            yield stored(f"{clean}weight", dequantised(module))
+        for name, tensor in _own_tensors(module):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield stored(f"{clean}{name}", tensor)
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a checkpoint holds of this module alone; of a packed one, all but its weight."""
+    left_out = {"weight", "scales", "biases"} if is_quantised(module) else set()
+    yield from (item for item in module.named_parameters(recurse=False) if item[0] not in left_out)
+    left_out |= module._non_persistent_buffers_set
+    yield from (item for item in module.named_buffers(recurse=False) if item[0] not in left_out)
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Count the parameters, adapters included; tied weights count once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Count the parameters, adapters included; tied weights count once, packed ones as many as they stand for."""
+    packed = [module for module in model.modules() if is_quantised(module)]
+    hidden = {id(module.weight) for module in packed}
+    plain = sum(parameter.numel() for parameter in model.parameters() if id(parameter) not in hidden)
+    return plain + sum(math.prod(weight_shape(module)) for module in packed)

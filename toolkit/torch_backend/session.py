@@ -42,6 +42,7 @@ from toolkit.torch_backend.devices import (
 from toolkit.torch_backend.generate import generate
 from toolkit.torch_backend.model import SplitModel, load_model, named_weights, parameter_count, stored
 from toolkit.torch_backend.optimizers import Optimizer, fill
+from toolkit.torch_backend.quantised import refuse_full_training
 
 _TRAINING_MEMORY_HINT = (
     "lower train.batch_size (raise train.accumulation to keep the update as large), lower data.max_seq_tokens, "
@@ -104,6 +105,8 @@ class TorchBackend:
             torch.cuda.reset_peak_memory_stats()
         with memory_errors(device, _TRAINING_MEMORY_HINT):
             base = load_model(spec.model_folder, torch.float32 if full else dtype, device)
+            if full:
+                refuse_full_training(base, spec.model_folder)
             adapted = None
             if spec.lora is not None and spec.adapter_folder is not None:
                 adapted = adapters.load_adapters(base, spec.adapter_folder, trainable=True)
