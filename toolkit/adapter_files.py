@@ -133,14 +133,14 @@ def write_adapter_files(folder: Path, weights: Mapping[str, StoredTensor], lora:
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": sorted({module.rpartition(".")[2] for module in _modules(weights)}),
+        "target_modules": sorted(lora.target_modules or {module.rpartition(".")[2] for module in _modules(weights)}),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "use_dora": False,
-        "use_rslora": False,
+        "use_dora": lora.variant == "dora",
+        "use_rslora": lora.variant == "rslora",
     }
     problems = check_adapter_keys({name: tensor.array.shape for name, tensor in weights.items()}, config, folder)
     if problems:

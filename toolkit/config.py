@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Method = Literal["lora", "full"]
+LoraVariant = Literal["lora", "dora", "rslora"]
 BackendChoice = Literal["auto", "mlx", "torch"]
 ScheduleName = Literal["constant", "linear", "cosine", "cosine_restarts", "wsd"]
 DecayShape = Literal["linear", "cosine", "1-sqrt"]
@@ -54,16 +55,29 @@ class DataConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+    """Low-rank adapters: LoRA (arXiv:2106.09685), rsLoRA (arXiv:2312.03732), DoRA (arXiv:2402.09353)."""
 
     rank: int = Field(default=16, gt=0)
     """Inner dimension of the adapters."""
     alpha: float = Field(default=32.0, gt=0)
-    """Adapters are scaled by alpha / rank."""
+    """Adapters are scaled by alpha / rank (rslora: by alpha / √rank)."""
+    variant: LoraVariant = "lora"
+    """lora; rslora, whose scale does not shrink as the rank grows; or dora, which learns the length of each row of a
+    weight apart from its direction (often better at low rank, slower)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapters' input while training."""
     target_modules: tuple[str, ...] | None = Field(default=None, strict=False, min_length=1)
-    """Names of the linear layers to adapt. Default: all linear layers of the decoder blocks."""
+    """Names of the linear layers to adapt, or the ends of their full names (`mlp.up_proj`). Default: all linear layers
+    of the decoder blocks."""
+
+    @property
+    def scale(self) -> float:
+        """The factor on the adapters' output."""
+        return self.alpha / (math.sqrt(self.rank) if self.variant == "rslora" else self.rank)
+
+    def targets(self, module: str) -> bool:
+        """Say whether `target_modules` names a module, given by its full name (PEFT's rule: a name ends with it)."""
+        return any(module == target or module.endswith(f".{target}") for target in self.target_modules or ())
 
 
 class TrainConfig(Section):

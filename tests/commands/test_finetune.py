@@ -110,9 +110,11 @@ def test_a_dry_run_shows_the_plan_and_the_trained_tokens_and_creates_nothing(tin
     assert not runs_root().exists()
 
 
-def test_the_trainable_count_of_the_plan_is_that_of_the_run(tiny_llama: Path, data: Path) -> None:
-    plan = toolkit("finetune", "--model", tiny_llama, "--data", data, *SHORT, "--dry-run").stdout
-    run = finetune(tiny_llama, data)
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_the_trainable_count_of_the_plan_is_that_of_the_run(tiny_llama: Path, data: Path, variant: str) -> None:
+    chosen = settings(lora__variant=variant)
+    plan = toolkit("finetune", "--model", tiny_llama, "--data", data, *SHORT, *chosen, "--dry-run").stdout
+    run = finetune(tiny_llama, data, *chosen)
     parameters = run.manifest()["parameters"]
     assert f"{parameters['trainable']:,} trainable of {parameters['total']:,}" in plan
 

@@ -18,19 +18,30 @@ from toolkit.initial_values import draw_kaiming_uniform
 from toolkit.protocols import ScorerSpec
 
 LORA = LoraConfig(rank=4, alpha=12.0)
+VARIANTS = ("lora", "rslora", "dora")
 LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
 @pytest.fixture
-def trained(tiny_llama, open_trainer, tmp_path):
-    """A trainer that has learnt something, and its adapter on disk."""
-    trainer = open_trainer(tiny_llama, lora=LORA)
-    batch = ragged(4, [16, 12])
-    for step in range(3):
-        trainer.train_step([batch], 1e-2, batch.trained_weight, step)
-    folder = tmp_path / "adapter"
-    write_adapter(folder, trainer.state().weights, LORA, str(tiny_llama))
-    return trainer, folder
+def train(tiny_llama, open_trainer, tmp_path):
+    """Return `train(lora)`: a trainer that has learnt something, and its adapter on disk."""
+
+    def train_it(lora):
+        trainer = open_trainer(tiny_llama, lora=lora)
+        batch = ragged(4, [16, 12])
+        for step in range(3):
+            trainer.train_step([batch], 1e-2, batch.trained_weight, step)
+        folder = tmp_path / "adapter"
+        write_adapter(folder, trainer.state().weights, lora, str(tiny_llama))
+        return trainer, folder
+
+    return train_it
+
+
+@pytest.fixture
+def trained(train):
+    """A plain LoRA."""
+    return train(LORA)
 
 
 def test_all_linear_layers_of_the_blocks_are_adapted_and_not_the_head(tiny_llama, open_trainer):
@@ -62,10 +73,47 @@ def test_an_unknown_target_module_is_refused_with_the_nearest_name(tiny_llama, o
     assert "did you mean q_proj?" in str(error.value)
 
 
-def test_a_written_adapter_scores_like_the_trainer_and_like_peft(kit, trained, tiny_llama, plain_model):
+def test_dora_starts_from_the_lengths_of_the_rows_in_float32(tiny_llama, open_trainer):
+    lora = LoraConfig(rank=2, variant="dora")
+    exact, rough = (open_trainer(tiny_llama, lora=lora, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    plain = open_trainer(tiny_llama, lora=LoraConfig(rank=2)).state().weights
+    bases = [{tensor.name: tensor.to_float32() for tensor in trainer.named_weights()} for trainer in (exact, rough)]
+    for trainer, base in zip((exact, rough), bases, strict=True):
+        found = trainer.state().weights
+        magnitudes = [name for name in found if name.endswith(".lora_magnitude_vector")]
+        assert set(found) == {*plain, *magnitudes} and len(magnitudes) == 14
+        for name in magnitudes:
+            module = name.removeprefix("base_model.model.").removesuffix(".lora_magnitude_vector")
+            expected = np.linalg.norm(base[f"{module}.weight"].astype(np.float64), axis=1)
+            np.testing.assert_allclose(found[name].array, expected, rtol=1e-6, err_msg=name)
+
+
+def test_dora_refuses_a_row_of_zeros_by_name(tiny_llama, open_trainer, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    name = "model.layers.1.mlp.up_proj.weight"
+    file = folder / json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"][name]
+    tensors = load_file(file)
+    tensors[name][3] = 0
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ToolkitError, match=r"lora\.variant: dora cannot adapt model\.layers\.1\.mlp\.up_proj: rows"):
+        open_trainer(folder, lora=LoraConfig(rank=2, variant="dora"))
+    open_trainer(folder, lora=LoraConfig(rank=2, variant="dora", target_modules=("q_proj", "layers.0.mlp.up_proj")))
+
+
+def test_modules_are_named_by_the_ends_of_their_names(tiny_llama, open_trainer):
+    lora = LoraConfig(rank=2, target_modules=("mlp.up_proj", "model.layers.1.self_attn.q_proj"))
+    weights = open_trainer(tiny_llama, lora=lora).state().weights
+    modules = {name.removeprefix("base_model.model.model.layers.").rpartition(".lora_")[0] for name in weights}
+    assert modules == {"0.mlp.up_proj", "1.mlp.up_proj", "1.self_attn.q_proj"}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_written_adapter_scores_like_the_trainer_and_like_peft(kit, train, variant, tiny_llama, plain_model):
     import peft
 
-    trainer, folder = trained
+    trainer, folder = train(LoraConfig(rank=4, alpha=12.0, variant=variant))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["use_dora"], config["use_rslora"]) == (variant == "dora", variant == "rslora")
     tokens = ragged(8, [18]).tokens
     (ours,) = kit.backend.open_scorer(ScorerSpec(tiny_llama, folder, "cpu", "float32")).logits(tokens)
     (held,) = trainer.logits(tokens)
@@ -100,16 +148,18 @@ def test_an_adapter_opens_silently_whatever_its_base_is_called(kit, trained, tin
         kit.backend.open_scorer(ScorerSpec(tiny_llama, tmp_path / "renamed", "cpu", "float32"))
 
 
-def test_training_goes_on_from_an_adapter_on_disk(trained, tiny_llama, open_trainer):
-    trainer, folder = trained
-    again = open_trainer(tiny_llama, lora=LORA, adapter_folder=folder)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_goes_on_from_an_adapter_on_disk(train, variant, tiny_llama, open_trainer):
+    lora = LoraConfig(rank=4, alpha=12.0, variant=variant)
+    trainer, folder = train(lora)
+    again = open_trainer(tiny_llama, lora=lora, adapter_folder=folder)
     held = trainer.state().weights
     for name, tensor in again.state().weights.items():
         np.testing.assert_array_equal(tensor.array, held[name].array, err_msg=name)
     batch = ragged(5, [9])
     again.train_step([batch], 1e-2, batch.trained_weight, 0)
-    name = next(iter(held))
-    assert not np.array_equal(again.state().weights[name].array, held[name].array)
+    for name, tensor in again.state().weights.items():
+        assert not np.array_equal(tensor.array, held[name].array), name
 
 
 @pytest.mark.parametrize("fault", ["misnamed", "missing"])

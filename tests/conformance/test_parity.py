@@ -20,6 +20,8 @@ from toolkit.protocols import OptimizerSpec, ScorerSpec, Trainer, TrainerSpec
 from toolkit.torch_backend.session import TorchBackend
 
 LORA = LoraConfig(rank=4, alpha=12.0)
+RSLORA = LoraConfig(rank=4, alpha=12.0, variant="rslora")
+DORA = LoraConfig(rank=4, alpha=12.0, variant="dora")
 FEW = LoraConfig(rank=8, alpha=8.0, target_modules=("q_proj", "v_proj"))
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -120,7 +122,7 @@ def test_the_first_20_losses_agree(case, build_tiny_model):
     assert [step(on_mlx, number, case) for number in range(20)] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("lora", [LORA, None], ids=["lora", "full"])
+@pytest.mark.parametrize("lora", [LORA, DORA, None], ids=["lora", "dora", "full"])
 @pytest.mark.parametrize("first", ["torch", "mlx"])
 def test_a_run_goes_on_on_the_other_backend(first, lora, tiny_qwen2):
     case = Case("qwen2", lora, 2, RAGGED)
@@ -135,19 +137,19 @@ def test_a_run_goes_on_on_the_other_backend(first, lora, tiny_qwen2):
     assert [step(second, number, case) for number in range(3, 6)] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", ["qwen2", "llama"])
+@pytest.mark.parametrize(("shape", "lora"), [("qwen2", LORA), ("llama", DORA), ("qwen3", RSLORA)])
 @pytest.mark.parametrize("trained_on", ["torch", "mlx"])
 def test_an_adapter_of_one_backend_answers_the_same_on_the_other_and_in_peft(
-    shape, trained_on, build_tiny_model, plain_model, tmp_path
+    shape, lora, trained_on, build_tiny_model, plain_model, tmp_path
 ):
     import peft
 
     folder = build_tiny_model(**SHAPES[shape])
-    case = Case(shape, LORA, 1, RAGGED)
-    trainer = open_both(folder, lora=LORA)[0 if trained_on == "torch" else 1]
+    case = Case(shape, lora, 1, RAGGED)
+    trainer = open_both(folder, lora=lora)[0 if trained_on == "torch" else 1]
     for number in range(3):
         step(trainer, number, case)
-    write_adapter(tmp_path / "adapter", trainer.state().weights, LORA, str(folder))
+    write_adapter(tmp_path / "adapter", trainer.state().weights, lora, str(folder))
     spec = ScorerSpec(folder, tmp_path / "adapter", "cpu", "float32")
     tokens = ragged(3, (40, 40)).tokens
     with torch.no_grad():
@@ -188,7 +190,7 @@ MLX_ALONE = {
     "devices": {"device_label", "use_device"},
     "packing": {"PackedRows", "decode_packed", "check_packing"},
     "model": {"rope_settings", "Parameter", "named_parameters"},
-    "adapters": {"LoraLinear", "AdaptedModel"},
+    "adapters": {"LoraLinear", "AdaptedModel", "base_weight"},
 }
 MLX_MEMBERS = ("PackedRows.", "Parameter.", "LoraLinear.", "AdaptedModel.", "SplitModel.head_names")
 

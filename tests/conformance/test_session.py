@@ -14,6 +14,10 @@ from toolkit.errors import JobFailed, ToolkitError
 from toolkit.protocols import Backend, OptimizerSpec, ScorerSpec, Trainer, TrainerState
 
 LORA = LoraConfig(rank=4, alpha=8.0)
+RSLORA = LoraConfig(rank=4, alpha=8.0, variant="rslora")
+DORA = LoraConfig(rank=4, alpha=8.0, variant="dora")
+DROPPING = LoraConfig(rank=4, alpha=8.0, dropout=0.3)
+DROPPING_DORA = LoraConfig(rank=4, alpha=8.0, dropout=0.3, variant="dora")
 
 
 def weights_of(trainer) -> dict[str, np.ndarray]:
@@ -59,13 +63,15 @@ def test_full_fine_tuning_follows_a_plain_torch_loop_for_ten_steps(family, reque
         assert figures.weight_sum == 31
 
 
-def test_lora_follows_a_plain_peft_loop_for_ten_steps(tiny_qwen2, open_trainer, plain_model):
+@pytest.mark.parametrize("lora", [LORA, RSLORA, DORA], ids=lambda lora: lora.variant)
+def test_adapters_follow_a_plain_peft_loop_for_ten_steps(tiny_qwen2, open_trainer, plain_model, lora):
     import peft
 
-    trainer = open_trainer(tiny_qwen2, lora=LORA)
+    trainer = open_trainer(tiny_qwen2, lora=lora)
+    settings = {"use_rslora": lora.variant == "rslora", "use_dora": lora.variant == "dora"}
     model = peft.get_peft_model(
         plain_model(tiny_qwen2),
-        peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+        peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **settings),
     ).train()
     start = {name: torch.from_numpy(array) for name, array in weights_of(trainer).items()}
     report = peft.set_peft_model_state_dict(model, start)
@@ -98,8 +104,10 @@ def test_micro_batches_give_the_update_of_one_big_batch(tiny_qwen2, open_trainer
     assert two.weight_sum == pytest.approx(big.trained_weight)
 
 
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, alpha=8.0, dropout=0.3)])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("lora", "checkpointing"),
+    [(None, False), (None, True), (DROPPING, False), (DROPPING, True), (DROPPING_DORA, True), (RSLORA, False)],
+)
 def test_three_steps_and_three_after_restoring_equal_six_bit_for_bit(
     kit, tiny_llama, open_trainer, lora, checkpointing
 ):
@@ -129,7 +137,7 @@ def test_dropout_depends_on_the_seed_and_the_micro_batch_alone(tiny_qwen2, open_
     assert norm(1, 2) != pytest.approx(2 * norm(1), rel=1e-6)  # the second micro-batch draws other masks
 
 
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4, dropout=0.3)])
+@pytest.mark.parametrize("lora", [None, DROPPING, DROPPING_DORA])
 def test_gradient_checkpointing_changes_no_figure(tiny_qwen2, open_trainer, lora):
     plain = open_trainer(tiny_qwen2, lora=lora)
     frugal = open_trainer(tiny_qwen2, lora=lora, gradient_checkpointing=True)
@@ -160,7 +168,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_seen_in_its_figures(tiny_qwen2
 
 def test_bfloat16_arithmetic_keeps_float32_masters(tiny_llama, open_trainer):
     exact, rough = open_trainer(tiny_llama), open_trainer(tiny_llama, dtype="bfloat16")
-    adapted = open_trainer(tiny_llama, dtype="bfloat16", lora=LORA)
+    adapted = open_trainer(tiny_llama, dtype="bfloat16", lora=DORA)
     assert {tensor.dtype for trainer in (rough, adapted) for tensor in trainer.state().weights.values()} == {"float32"}
     assert next(adapted.named_weights()).dtype == "bfloat16"  # the frozen base
     expected = run(exact, 3)
@@ -184,9 +192,10 @@ def test_weights_of_full_training_have_the_names_of_the_checkpoint(tiny_qwen2, t
         assert trainable == total == sum(array.size for array in held.values())
 
 
-def test_named_weights_of_an_adapted_model_are_those_of_its_base(tiny_llama, open_trainer):
+@pytest.mark.parametrize("lora", [LORA, DORA], ids=lambda lora: lora.variant)
+def test_named_weights_of_an_adapted_model_are_those_of_its_base(tiny_llama, open_trainer, lora):
     plain = {tensor.name: tensor.array for tensor in open_trainer(tiny_llama).named_weights()}
-    adapted = open_trainer(tiny_llama, lora=LORA)
+    adapted = open_trainer(tiny_llama, lora=lora)
     run(adapted, 1)
     found = {tensor.name: tensor.array for tensor in adapted.named_weights()}
     assert set(found) == set(plain)
@@ -194,11 +203,12 @@ def test_named_weights_of_an_adapted_model_are_those_of_its_base(tiny_llama, ope
         np.testing.assert_array_equal(found[name], expected, err_msg=name)
 
 
-def test_adapters_switch_off_within_a_block(tiny_qwen2, open_trainer):
+@pytest.mark.parametrize("lora", [LORA, RSLORA, DORA], ids=lambda lora: lora.variant)
+def test_adapters_switch_off_within_a_block(tiny_qwen2, open_trainer, lora):
     batch = ragged(1, [15])
     base = open_trainer(tiny_qwen2).evaluate(batch)
-    trainer = open_trainer(tiny_qwen2, lora=LORA)
-    assert trainer.evaluate(batch) == pytest.approx(base, rel=1e-6)  # B starts at zero
+    trainer = open_trainer(tiny_qwen2, lora=lora)
+    assert trainer.evaluate(batch) == pytest.approx(base, rel=1e-6)  # B starts at zero, DoRA's m at W's lengths
     run(trainer, 3)
     trained = trainer.evaluate(batch)
     with trainer.adapters(False):

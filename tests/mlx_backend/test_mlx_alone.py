@@ -20,6 +20,7 @@ from tests.conformance.batches import batch_of, ragged, random_sequence
 from toolkit.adapter_files import write_adapter
 from toolkit.config import LoraConfig
 from toolkit.errors import ToolkitError
+from toolkit.mlx_backend.adapters import base_weight
 from toolkit.mlx_backend.devices import use_device
 from toolkit.mlx_backend.model import SplitModel, rope_settings
 from toolkit.mlx_backend.session import MlxBackend, MlxTrainer
@@ -60,6 +61,41 @@ def test_every_layer_has_a_dropout_key_of_its_own(tiny_qwen2):
     trainer.adapted.draw_dropout_from(3)
     keys = {tuple(layer._dropout_key.tolist()) for layer in trainer.adapted.layers.values()}
     assert len(keys) == len(trainer.adapted.layers) == 14
+
+
+def test_dropout_in_dora_meets_all_but_the_plain_product_as_in_peft(tiny_qwen2):
+    trainer = open_trainer(tiny_qwen2, lora=LoraConfig(rank=4, alpha=8.0, dropout=0.5, variant="dora"))
+    layer = trainer.adapted.layers["model.layers.0.self_attn.q_proj"]  # it has a bias
+    rng = np.random.default_rng(0)
+    layer.lora_B = mx.array(rng.standard_normal(layer.lora_B.shape).astype(np.float32))
+    layer.lora_magnitude_vector = layer.lora_magnitude_vector * 1.5
+    x = rng.standard_normal((5, 64)).astype(np.float32)
+    trainer.base.train()
+    layer.draw_dropout_from(mx.random.key(3))
+    kept = np.array(mx.random.bernoulli(0.5, x.shape, key=mx.random.key(3))).astype(np.float64)
+    down, up, length, weight, bias = (
+        np.array(value, dtype=np.float64)
+        for value in (
+            layer.lora_A, layer.lora_B, layer.lora_magnitude_vector, layer.base_layer.weight, layer.base_layer.bias,
+        )
+    )  # fmt: skip
+    factor = length / np.linalg.norm(weight + 2 * up @ down, axis=1)
+    dropped = x * kept / 0.5
+    expected = x @ weight.T + bias + (factor - 1) * (dropped @ weight.T) + factor * 2 * (dropped @ down.T @ up.T)
+    np.testing.assert_allclose(np.array(layer(mx.array(x))), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_dora_on_a_quantised_base_follows_the_dequantised_weight(quantised, tiny_llama):
+    lora = LoraConfig(rank=4, alpha=8.0, variant="dora", target_modules=("q_proj",))
+    layer = open_trainer(quantised, lora=lora).adapted.layers["model.layers.0.self_attn.q_proj"]
+    weight = np.array(base_weight(layer.base_layer))
+    np.testing.assert_allclose(np.array(layer.lora_magnitude_vector), np.linalg.norm(weight, axis=1), rtol=1e-5)
+    rng = np.random.default_rng(0)
+    layer.lora_B = mx.array(rng.standard_normal(layer.lora_B.shape).astype(np.float32))
+    x = rng.standard_normal((5, 64)).astype(np.float32)
+    merged = weight + 2 * np.array(layer.lora_B) @ np.array(layer.lora_A)
+    merged *= (np.array(layer.lora_magnitude_vector) / np.linalg.norm(merged, axis=1))[:, None]
+    np.testing.assert_allclose(np.array(layer(mx.array(x))), x @ merged.T, rtol=1e-3, atol=1e-3)
 
 
 def test_packing_is_refused_where_sequences_cannot_be_kept_apart():

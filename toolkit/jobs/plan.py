@@ -64,15 +64,14 @@ def make_plan(job: Job) -> Plan:
 
 
 def trainable_count(job: Job) -> int:
-    """Count the parameters that training changes: all, or r·(in + out) for each adapted layer."""
+    """Count the parameters that training changes: all, or r·(in + out), for DoRA + out, for each adapted layer."""
     if not isinstance(job.config, FinetuneConfig) or job.config.method == "full":
         return job.facts.parameter_count
     lora = job.config.lora
-    targets = set(lora.target_modules or ())
     return sum(
-        lora.rank * sum(entry.shape)
+        lora.rank * sum(entry.shape) + (entry.shape[0] if lora.variant == "dora" else 0)
         for name, entry in job.facts.block_matrices.items()
-        if name.removesuffix(".weight").rpartition(".")[2] in targets
+        if lora.targets(name.removesuffix(".weight"))
     )
 
 

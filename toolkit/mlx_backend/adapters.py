@@ -123,31 +123,42 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> AdaptedModel:
         ToolkitError: a target module is not a linear layer of this model.
     """
     known = linear_layer_names(model)
-    wanted = list(lora.target_modules or known)
+    in_blocks = {id(layer) for block in model.layers for _, layer in _linear_layers(block)}
+    places = [name for name, layer in _linear_layers(model) if id(layer) in in_blocks]
+    lora = lora.model_copy(update={"target_modules": tuple(lora.target_modules or known)})
     problems = []
-    for name in wanted:
-        if name not in known:
+    for name in lora.target_modules or ():
+        if not any(place == name or place.endswith(f".{name}") for place in places):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"linear layers here: {', '.join(known)}"
             problems.append(Problem(f"no linear layer is called {name}", "lora.target_modules", hint))
     if problems:
         raise ToolkitError.gather(problems)
-    block_layers = {id(layer) for block in model.layers for _, layer in _linear_layers(block)}
-    chosen = [
-        name for name, layer in _linear_layers(model) if id(layer) in block_layers and name.rpartition(".")[2] in wanted
-    ]
-    adapted = _adapt(model, dict.fromkeys(chosen, (lora.rank, lora.alpha / lora.rank)), lora.dropout, dora=False)
+    chosen = dict.fromkeys(filter(lora.targets, places), (lora.rank, lora.scale))
+    adapted = _adapt(model, chosen, lora.dropout, dora=lora.variant == "dora")
     draw_initial_values(adapted, seed)
     return adapted
 
 
 def draw_initial_values(adapted: AdaptedModel, seed: int) -> None:
-    """Overwrite the initial values: A Kaiming-uniform from (seed, name), B zero."""
+    """Overwrite the initial values: A Kaiming-uniform from (seed, name), B zero, DoRA's m the lengths of W's rows.
+
+    Raises:
+        ToolkitError: a row of zeros, which has no direction for DoRA to keep.
+    """
     for name, parameter in named_adapter_parameters(adapted):
         if ".lora_A." in name:
             parameter.value = mx.array(draw_kaiming_uniform(seed, name, parameter.value.shape))
-        else:
+        elif ".lora_B." in name:
             parameter.value = mx.zeros_like(parameter.value)
+    for module, layer in adapted.layers.items():
+        if "lora_magnitude_vector" in layer:
+            layer.lora_magnitude_vector = _row_norms(base_weight(layer.base_layer))
+            if not mx.all(layer.lora_magnitude_vector > 0):
+                what = f"dora cannot adapt {module}: rows of its weight are zero"
+                raise ToolkitError(
+                    what, where="lora.variant", hint="use lora or rslora, or leave it out of the targets"
+                )
 
 
 def named_adapter_parameters(adapted: AdaptedModel) -> Iterator[tuple[str, Parameter]]:

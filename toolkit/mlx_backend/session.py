@@ -281,7 +281,11 @@ def _check_names(parameters: Mapping[str, Parameter], base: nn.Module, spec: Tra
     """
     on_disk = set(FolderTensors(spec.model_folder).entries)
     names = {
-        name.removeprefix("base_model.model.").replace(".lora_A", "").replace(".lora_B", "") for name in parameters
+        name.removeprefix("base_model.model.")
+        .replace(".lora_A", "")
+        .replace(".lora_B", "")
+        .replace(".lora_magnitude_vector", ".weight")
+        for name in parameters
     }
     if unknown := sorted(names - on_disk):
         raise ToolkitError(

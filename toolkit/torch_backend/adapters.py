@@ -1,4 +1,4 @@
-"""LoRA through PEFT: insert adapters, draw their initial values, load them from disk, name them as PEFT does on disk.
+"""LoRA, rsLoRA and DoRA through PEFT: insert, draw initial values, load from disk, name as PEFT does on disk.
 
 PEFT takes seconds to import, so it is imported where it is used.
 """
@@ -26,14 +26,14 @@ _ADAPTER = "default"
 
 def linear_layer_names(model: Any) -> list[str]:
     """Return the last name parts of all linear layers inside the decoder's blocks (`q_proj`, `down_proj`, …)."""
-    from transformers.pytorch_utils import Conv1D
-
-    names = set()
-    for blocks in (module for module in model.get_decoder().children() if isinstance(module, nn.ModuleList)):
-        names |= {
-            name.rpartition(".")[2] for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear | Conv1D)
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for blocks in _blocks(model)
+            for name, layer in blocks.named_modules()
+            if _is_linear(layer)
         }
-    return sorted(names)
+    )
 
 
 def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
@@ -45,10 +45,12 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
     import peft
 
     known = linear_layer_names(model)
+    in_blocks = {id(layer) for blocks in _blocks(model) for layer in blocks.modules()}
+    places = [name for name, layer in model.named_modules() if id(layer) in in_blocks and _is_linear(layer)]
     wanted = list(lora.target_modules or known)
     problems = []
     for name in wanted:
-        if name not in known:
+        if not any(place == name or place.endswith(f".{name}") for place in places):
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"linear layers here: {', '.join(known)}"
             problems.append(Problem(f"no linear layer is called {name}", "lora.target_modules", hint))
@@ -59,6 +61,8 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT annotates int and divides floats just as well
         lora_dropout=lora.dropout,
         target_modules=wanted,
+        use_dora=lora.variant == "dora",
+        use_rslora=lora.variant == "rslora",
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -71,20 +75,38 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
 
 @torch.no_grad()
 def draw_initial_values(adapted: PeftModel, seed: int) -> None:
-    """Overwrite PEFT's initial values: A Kaiming-uniform from (seed, name), B zero."""
+    """Overwrite PEFT's initial values: A Kaiming-uniform from (seed, name), B zero, DoRA's m the lengths of W's rows.
+
+    PEFT measures those lengths in the base's precision, so that a bfloat16 model would not start as it was.
+
+    Raises:
+        ToolkitError: a row of zeros, which has no direction for DoRA to keep.
+    """
+    from peft.utils.integrations import dequantize_module_weight
+
     for name, parameter in named_adapter_parameters(adapted):
         if ".lora_A." in name:
             values = draw_kaiming_uniform(seed, name, tuple(parameter.shape))
             parameter.copy_(torch.from_numpy(values))
-        else:
+        elif ".lora_B." in name:
             parameter.zero_()
+    for name, layer in adapted.named_modules():
+        if _ADAPTER in getattr(layer, "lora_magnitude_vector", {}):
+            magnitude: nn.Parameter = layer.lora_magnitude_vector[_ADAPTER].weight
+            magnitude.copy_(torch.linalg.norm(dequantize_module_weight(layer.get_base_layer()).float(), dim=1))
+            if not bool((magnitude > 0).all()):
+                what = f"dora cannot adapt {name.removeprefix('base_model.model.')}: rows of its weight are zero"
+                raise ToolkitError(
+                    what, where="lora.variant", hint="use lora or rslora, or leave it out of the targets"
+                )
 
 
 def named_adapter_parameters(adapted: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield (name in adapter_model.safetensors, parameter) for every trainable parameter."""
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
-            yield name.replace(f".{_ADAPTER}.", "."), parameter
+            on_disk = name.replace(f".{_ADAPTER}.", ".")
+            yield on_disk.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector"), parameter
 
 
 def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
@@ -115,3 +137,13 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
     if problems:
         raise ToolkitError.gather(problems[:10])
     return adapted
+
+
+def _blocks(model: Any) -> list[nn.ModuleList]:
+    return [module for module in model.get_decoder().children() if isinstance(module, nn.ModuleList)]
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer, nn.Linear | Conv1D)
