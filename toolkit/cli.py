@@ -50,6 +50,18 @@ def _chat() -> click.Command:
     return chat
 
 
+def _serve() -> click.Command:
+    from toolkit.commands.serve import serve
+
+    return serve
+
+
+def _gguf() -> click.Command:
+    from toolkit.commands.gguf import gguf
+
+    return gguf
+
+
 def _runs() -> click.Command:
     from toolkit.commands.runs import runs
 
@@ -80,6 +92,8 @@ COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "evaluate": ("Measure what a model answers right.", _evaluate),
     "export": ("Write GGUF for llama.cpp and prove it.", _export),
     "chat": ("Talk to a run, an adapter or a .gguf.", _chat),
+    "serve": ("Answer OpenAI's API on this machine.", _serve),
+    "gguf": ("Look into .gguf files and compare them.", _gguf),
     "runs": ("List and show runs.", _runs),
     "checkpoint": ("Verify, list and prune checkpoints.", _checkpoint),
     "doctor": ("Check this machine; say how to mend it.", _doctor),
