@@ -130,7 +130,7 @@ def test_a_full_disk_keeps_every_older_checkpoint(tmp_path: Path, monkeypatch: p
 def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for step in range(1, 7):
         save(tmp_path, step)
-    prune_checkpoints(tmp_path, keep=2, best_step=3)
+    prune_checkpoints(tmp_path, keep=2, needed={3})
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000003", "step-000005", "step-000006"]
 
 

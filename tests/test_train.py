@@ -12,21 +12,22 @@ import pytest
 
 from toolkit.config import TrainConfig
 from toolkit.errors import JobFailed, ToolkitError
-from toolkit.initial_values import derive_seed
-from toolkit.protocols import Batch, StepFigures, Trainer, TrainerState
-from toolkit.schedules import learning_rate
-from toolkit.tensor_files import StoredTensor
-from toolkit.train import (
+from toolkit.events import (
     Best,
     CheckpointEvent,
     CheckpointRequest,
     EvaluationEvent,
     FinishedEvent,
+    Position,
     StepEvent,
     StoppedEvent,
-    train,
-    validation_loss,
 )
+from toolkit.guards import GuardState
+from toolkit.initial_values import derive_seed
+from toolkit.protocols import Batch, StepFigures, Trainer, TrainerState
+from toolkit.schedules import learning_rate
+from toolkit.tensor_files import StoredTensor
+from toolkit.train import train, validation_loss
 
 
 def batch_of(*lengths: int, weight: float = 1.0) -> Batch:
@@ -107,6 +108,10 @@ CONFIG = TrainConfig(learning_rate=0.1, warmup=2.0, eval_every=3, save_every=4, 
 VALIDATION = [batch_of(5, 3), batch_of(9)]
 
 
+def no_rollback(step):
+    raise AssertionError("rolled back")
+
+
 def run(trainer, config=CONFIG, *, total=10, validation=VALIDATION, stop_at=None, data=None, **more):
     saved: list[CheckpointRequest] = []
     events = train(
@@ -116,6 +121,7 @@ def run(trainer, config=CONFIG, *, total=10, validation=VALIDATION, stop_at=None
         config,
         total_steps=total,
         save=more.pop("save", saved.append),
+        roll_back=more.pop("roll_back", no_rollback),
         should_stop=lambda: stop_at is not None and trainer.updates >= stop_at,
         **more,
     )
@@ -225,10 +231,11 @@ def test_figures_are_read_only_when_they_are_logged():
         replace_config(log_every=3, save_every=100),
         total_steps=6,
         save=lambda _: None,
+        roll_back=no_rollback,
         should_stop=lambda: bool(seen.append((trainer.updates, list(trainer.reads)))),
     )
     assert len(of(list(events), StepEvent)) == 2
-    assert dict(seen)[2] == [] and dict(seen)[3] == [1, 2, 3] and dict(seen)[5] == [1, 2, 3]
+    assert dict(seen)[3] == [] and dict(seen)[4] == [1, 2, 3] and dict(seen)[6] == [1, 2, 3]
 
 
 def test_the_validation_loss_is_a_ratio_of_sums():
@@ -252,7 +259,8 @@ def test_without_a_validation_set_nothing_is_evaluated_and_nothing_is_the_best()
 
 def test_a_request_to_stop_saves_where_it_is_and_ends():
     events, saved = run(NumpyTrainer(), stop_at=5)
-    assert saved[-1] == CheckpointRequest(5, "interrupted", None, False, Best(3, 7.0))
+    guards = GuardState(good_step=4, losses=(1.0, 2.0, 3.0, 4.0, 5.0), lowest_val_loss=7.0)
+    assert saved[-1] == CheckpointRequest(5, "interrupted", None, False, Best(3, 7.0), guards)
     assert [type(event) for event in events[-2:]] == [CheckpointEvent, StoppedEvent]
     assert events[-1] == StoppedEvent(5, Best(3, 7.0))
     assert not of(events, FinishedEvent)
@@ -270,7 +278,7 @@ def test_a_run_resumed_after_any_step_ends_where_an_uninterrupted_one_does(stop_
     whole_events, whole_saved = run(whole)
     first_events, first_saved = run(broken_off, stop_at=stop_at)
     later.restore(broken_off.state())
-    events, saved = run(later, start_update=stop_at, best=first_saved[-1].best)
+    events, saved = run(later, start=Position(stop_at, first_saved[-1].best, first_saved[-1].guards))
     assert later.weight == whole.weight
     assert broken_off.calls + later.calls == whole.calls
     both = of(first_events, EvaluationEvent) + of(events, EvaluationEvent)
@@ -280,7 +288,7 @@ def test_a_run_resumed_after_any_step_ends_where_an_uninterrupted_one_does(stop_
 
 def test_resuming_a_finished_run_does_nothing():
     trainer = NumpyTrainer(updates=10)
-    events, saved = run(trainer, start_update=10, best=Best(9, 1.0))
+    events, saved = run(trainer, start=Position(10, Best(9, 1.0)))
     assert [type(event) for event in events] == [FinishedEvent] and not saved and not trainer.calls
 
 
@@ -296,8 +304,9 @@ def test_a_step_without_anything_to_learn_is_refused_by_number():
 def test_skipped_steps_are_counted_and_too_many_on_end_fail_the_job():
     events, _ = run(NumpyTrainer(broken=(2, 3, 5)))
     assert [event.skipped for event in of(events, StepEvent)] == [0, 1, 1, 0, 1, 0, 0, 0, 0, 0]
-    with pytest.raises(JobFailed, match=r"not finite 5 times on end \(step 6\).*lower train.learning_rate"):
-        run(NumpyTrainer(broken=(2, 3, 4, 5, 6)))
+    assert [event.loss for event in of(events, StepEvent)][:4] == pytest.approx([1, math.nan, math.nan, 4], nan_ok=True)
+    with pytest.raises(JobFailed, match=r"not finite 5 times on end \(step 6\)\. lower train.learning_rate"):
+        run(NumpyTrainer(broken=(2, 3, 4, 5, 6)), replace_config(max_rollbacks=0))
 
 
 def test_a_save_that_fails_ends_the_run():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     problems = verify_checkpoint(path)
     if problems:
         raise ToolkitError.gather(problems)
-    notes = json.loads((path / STATE_NAME).read_text("utf-8"))
+    notes = load_notes(path)
     weights = path / "adapter" / ADAPTER_TENSORS_NAME
     if not weights.is_file():
         weights = path / "model" / SINGLE_NAME
@@ -125,10 +125,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, step, notes, state)
 
 
-def prune_checkpoints(root: Path, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the one of `best_step`."""
+def load_notes(path: Path) -> Mapping[str, Any]:
+    """Read a checkpoint's state.json, unverified."""
+    return json.loads((path / STATE_NAME).read_text("utf-8"))
+
+
+def prune_checkpoints(root: Path, keep: int, needed: Collection[int]) -> None:
+    """Delete all but the newest `keep` checkpoints and those of the steps `needed`."""
     for path in list_checkpoints(root)[:-keep]:
-        if checkpoint_step(path) != best_step:
+        if checkpoint_step(path) not in needed:
             delete_folder(path)
 
 

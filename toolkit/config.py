@@ -130,7 +130,21 @@ class TrainConfig(Section):
     keep_checkpoints: int = Field(default=2, gt=0)
     """Checkpoints kept: the newest so many, and the best by validation loss."""
     log_every: int = Field(default=1, gt=0)
-    """Write a line of metrics every so many steps."""
+    """Write a line of metrics every so many steps, and let the guards look at them."""
+    max_skipped: int = Field(default=5, gt=0)
+    """Updates whose loss or gradient is not finite are skipped; after so many on end, go back to the last good
+    checkpoint, with half the learning rate and without the data that they were trained on."""
+    max_rollbacks: int = Field(default=3, ge=0)
+    """Go back so many times in a run; then it fails."""
+    spike_zscore: float = Field(default=10.0, ge=0)
+    """Go back too when the loss of 3 updates on end is so many robust deviations above the median of those before (0:
+    never)."""
+    spike_window: int = Field(default=50, ge=10)
+    """Updates that a loss is compared with."""
+    patience: int = Field(default=0, ge=0)
+    """End the run after so many evaluations without a better validation loss (0: never)."""
+    min_improvement: float = Field(default=0.0, ge=0)
+    """A validation loss counts as better for `patience` when it is lower by more than this, in nats."""
     seed: int = Field(default=0, ge=0)
     """Draws the split, the order, adapter initial values and dropout."""
 

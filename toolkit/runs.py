@@ -110,8 +110,10 @@ class RunFolder:
         except OSError as error:
             raise write_failed(error, self.metrics_path) from error
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self, *, rolled_back: bool = False) -> list[dict[str, Any]]:
         """Read metrics.jsonl, leaving out a last line that a kill cut short.
+
+        rolled_back: also return what a rollback took back, with the rollbacks themselves (`event: rollback`).
 
         Raises ToolkitError when a line before the last is not JSON.
         """
@@ -125,12 +127,28 @@ class RunFolder:
             except ValueError as error:
                 if number < len(lines):
                     raise ToolkitError(f"invalid JSON: {error}", where=f"{self.metrics_path}:{number}") from error
-        return rows
+        return [row for row in rows if rolled_back or "rolled_back" not in row]
 
-    def trim_metrics(self, last_step: int) -> None:
-        """Drop the lines after `last_step`, before a run goes on from there (and a torn last line)."""
-        kept = [row for row in self.metrics() if row.get("step", 0) <= last_step]
-        write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+    def trim_metrics(self, last_step: int, rollbacks: int = 0) -> None:
+        """Drop the lines after `last_step`, before a run goes on from there (and a torn last line).
+
+        What the first `rollbacks` rollbacks took back stays; later ones are forgotten, since the run will repeat them.
+        """
+        kept = []
+        for row in self.metrics(rolled_back=True):
+            known = row.get("rolled_back", rollbacks + 1) <= rollbacks
+            if known or row.get("step", 0) <= last_step:
+                kept.append(row if known else {key: row[key] for key in row if key != "rolled_back"})
+        self._write_metrics(kept)
+
+    def mark_rolled_back(self, to_step: int, rollback: Mapping[str, Any]) -> None:
+        """Mark the lines after `to_step` with the number of a rollback and append its own line, which says it too."""
+        mark = {"rolled_back": rollback["rolled_back"]}
+        rows = self.metrics(rolled_back=True)
+        self._write_metrics([*({**mark, **row} if row.get("step", 0) > to_step else row for row in rows), rollback])
+
+    def _write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def evaluation(self) -> list[dict[str, Any]]:
         """Read the rows of evaluation.json; empty when nothing was evaluated."""

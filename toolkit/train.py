@@ -1,8 +1,8 @@
-"""The only training loop: order of events, evaluation, checkpoints, stop and resume. It knows no framework.
+"""The only training loop: order of events, evaluation, checkpoints, guards, stop and resume. It knows no framework.
 
-Steps count optimizer updates, from 1. Update k uses `data.update(k - 1)`, the learning rate `learning_rate(k)` and
-dropout drawn from (seed, k − 1), all pure functions: a run that starts at `start_update` with a restored trainer goes
-on as if it had never stopped.
+Steps count optimizer updates, from 1. Update k uses `data.update(data_position(k))`, the learning rate
+`learning_rate(k)` and dropout drawn from (seed, k − 1), all pure functions of k and of the saved `Position`: a run that
+starts at one, with a restored trainer, goes on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -10,129 +10,38 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 from toolkit.config import TrainConfig
 from toolkit.datasets.batching import TrainingData
-from toolkit.errors import JobFailed, ToolkitError
+from toolkit.errors import ToolkitError
+from toolkit.events import (
+    Best,
+    CheckpointEvent,
+    CheckpointRequest,
+    EarlyStopEvent,
+    EvaluationEvent,
+    Event,
+    FinishedEvent,
+    Position,
+    Reason,
+    RollbackEvent,
+    StepEvent,
+    StoppedEvent,
+)
+from toolkit.guards import (
+    Trouble,
+    after_rollback,
+    data_position,
+    give_up,
+    is_exhausted,
+    is_finite,
+    judge_evaluation,
+    judge_update,
+)
 from toolkit.initial_values import derive_seed
 from toolkit.protocols import Batch, Scorer, StepFigures, StepResult, Trainer
 from toolkit.schedules import learning_rate
-
-MAX_SKIPPED_IN_A_ROW = 5
-"""Updates whose gradient is not finite are skipped; so many on end mean that the run is lost."""
-
-
-Reason = Literal["periodic", "best", "final", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Best:
-    """The lowest validation loss measured so far (nats per unit of weight) and the step it was measured at."""
-
-    step: int
-    val_loss: float
-
-
-@dataclass(frozen=True)
-class CheckpointRequest:
-    """Asks the caller to save the trainer's state after `step` updates.
-
-    val_loss: measured at this very step, else None
-    is_best:  this step has the lowest validation loss of the run (always False without a validation set)
-    best:     the best measurement so far, to be handed to `train` on resume
-    """
-
-    step: int
-    reason: Reason
-    val_loss: float | None
-    is_best: bool
-    best: Best | None
-
-
-@dataclass(frozen=True)
-class StepEvent:
-    """One logged step. Figures cover the steps since the previous StepEvent (`train.log_every`).
-
-    loss:      nats per unit of weight, over all those steps
-    grad_norm: before clipping, of the last of them
-    tokens, trained_tokens: tokens that are no padding, and those predicted, in those steps
-    skipped:   updates skipped because their gradient was not finite
-    """
-
-    step: int
-    total_steps: int
-    loss: float
-    learning_rate: float
-    grad_norm: float
-    tokens: int
-    trained_tokens: int
-    tokens_per_second: float
-    step_seconds: float
-    peak_memory_bytes: int
-    skipped: int = 0
-
-
-@dataclass(frozen=True)
-class EvaluationEvent:
-    """The validation loss after `step` updates, in nats per unit of weight; `val_tokens` were predicted."""
-
-    step: int
-    val_loss: float
-    val_tokens: int
-    seconds: float
-    is_best: bool
-
-
-@dataclass(frozen=True)
-class CheckpointEvent:
-    """A checkpoint has been saved."""
-
-    step: int
-    request: CheckpointRequest
-    seconds: float
-
-
-@dataclass(frozen=True)
-class StoppedEvent:
-    """The caller asked to stop; the state after `step` updates is saved."""
-
-    step: int
-    best: Best | None
-
-
-@dataclass(frozen=True)
-class FinishedEvent:
-    """All steps are done and saved. `seconds` is the time since `train` began."""
-
-    step: int
-    best: Best | None
-    seconds: float
-
-
-Event = StepEvent | EvaluationEvent | CheckpointEvent | StoppedEvent | FinishedEvent
-
-
-@dataclass
-class _Pending:
-    """What happened since the last logged step; results are read only when it is logged."""
-
-    results: list[StepResult] = field(default_factory=list)
-    tokens: int = 0
-    trained_tokens: int = 0
-    seconds: float = 0.0
-
-    def add(self, result: StepResult, micro_batches: Sequence[Batch]) -> None:
-        self.results.append(result)
-        self.tokens += sum(batch.token_count for batch in micro_batches)
-        self.trained_tokens += sum(trained_token_count(batch) for batch in micro_batches)
-
-
-def trained_token_count(batch: Batch) -> int:
-    """Count the positions that train."""
-    same = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
-    return int((same & (batch.loss_weights[:, 1:] != 0)).sum())
 
 
 def train(
@@ -142,23 +51,50 @@ def train(
     config: TrainConfig,
     *,
     total_steps: int,
-    start_update: int = 0,
-    best: Best | None = None,
+    start: Position = Position(),  # noqa: B008  (frozen)
     save: Callable[[CheckpointRequest], None],
+    roll_back: Callable[[int], tuple[Trainer, Position]],
     should_stop: Callable[[], bool],
 ) -> Iterator[Event]:
-    """Train from `start_update` to `total_steps` updates and report every event as it happens.
+    """Train from `start` to `total_steps` updates and report every event as it happens.
 
     Evaluates before the first update, every `eval_every` steps and at the end. Saves every `save_every` steps, when an
     evaluation is the best so far, at the end, and when `should_stop` says so (asked after every update; an evaluation
     that is due comes first, so that a resumed run misses none). The untrained model is never the best. On resume hand
-    in the checkpoint's `best`.
+    in the checkpoint's position.
+
+    Figures wait on the device until a step is logged, evaluated or saved, and are judged then (`toolkit.guards`). On
+    trouble `roll_back(step)` is asked to drop what was saved after `step` and to return a trainer as it was after
+    that step (0: untrained) with the position saved then; where that step is lost, an earlier one will do.
 
     Raises:
         ToolkitError: an update has nothing to learn.
-        JobFailed: the gradient was not finite `MAX_SKIPPED_IN_A_ROW` times on end, or `save` failed.
+        JobFailed: trouble after `train.max_rollbacks` rollbacks, or `save` or `roll_back` failed.
     """
-    return _Loop(trainer, data, validation, config, total_steps, best, save).run(start_update, should_stop)
+    return _Loop(trainer, data, validation, config, total_steps, start, save, roll_back).run(should_stop)
+
+
+@dataclass
+class _Pending:
+    """What happened since the last logged step; results are read only when something waits for the device anyway."""
+
+    results: list[StepResult] = field(default_factory=list)
+    figures: list[StepFigures] = field(default_factory=list)
+    tokens: int = 0
+    trained_tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, result: StepResult, micro_batches: Sequence[Batch]) -> None:
+        self.results.append(result)
+        self.tokens += sum(batch.token_count for batch in micro_batches)
+        self.trained_tokens += sum(trained_token_count(batch) for batch in micro_batches)
+
+    def read(self) -> list[StepFigures]:
+        """Wait for the device; return the figures that were not read before."""
+        fresh = [result.read() for result in self.results]
+        self.results.clear()
+        self.figures += fresh
+        return fresh
 
 
 @dataclass
@@ -168,108 +104,146 @@ class _Loop:
     validation: Sequence[Batch]
     config: TrainConfig
     total_steps: int
-    best: Best | None
+    at: Position
     save: Callable[[CheckpointRequest], None]
+    roll_back: Callable[[int], tuple[Trainer, Position]]
     pending: _Pending = field(default_factory=_Pending)
-    skipped_in_a_row: int = 0
 
     def __post_init__(self) -> None:
         self.eval_every = self.config.eval_every or max(1, math.ceil(self.total_steps / 10))
         self.save_every = self.config.save_every or self.eval_every
 
-    def run(self, start_update: int, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    def run(self, should_stop: Callable[[], bool]) -> Iterator[Event]:
         began = time.perf_counter()
-        if start_update == 0 and self.validation:
-            yield self._evaluate(0)
-        for step in range(start_update + 1, self.total_steps + 1):
-            self._update(step)
-            last = step == self.total_steps
-            if last or step % self.config.log_every == 0:
-                yield self._log(step)
-            stop = should_stop() and not last
+        if self.at.step == 0 and self.validation:
+            yield self._evaluate()
+        while not self._ended():
+            self._update()
+            stop = should_stop()
+            trouble = self._judge(stop)
+            if trouble or self._is_due(self.config.log_every):
+                yield self._log()
+            if trouble:
+                yield self._go_back(trouble)
+                continue
             evaluation = None
-            if self.validation and (last or step % self.eval_every == 0):
-                yield (evaluation := self._evaluate(step))
-            if request := self._request(step, evaluation, last, stop):
+            if self.validation and self._is_due(self.eval_every):
+                yield (evaluation := self._evaluate())
+            if request := self._request(evaluation, stop):
                 yield self._save(request)
-            if stop:
-                yield StoppedEvent(step, self.best)
+            if stop and not self._ended():
+                yield StoppedEvent(self.at.step, self.at.best)
                 return
-        yield FinishedEvent(self.total_steps, self.best, time.perf_counter() - began)
+        if self.at.step < self.total_steps:
+            yield EarlyStopEvent(self.at.step, self.at.guards.evaluations_without_improvement, self.at.best)
+        yield FinishedEvent(self.at.step, self.at.best, time.perf_counter() - began)
 
-    def _update(self, step: int) -> None:
+    def _ended(self) -> bool:
+        return self.at.step >= self.total_steps or is_exhausted(self.at.guards, self.config)
+
+    def _is_due(self, every: int) -> bool:
+        return self.at.step == self.total_steps or self.at.step % every == 0
+
+    def _update(self) -> None:
         began = time.perf_counter()
-        micro_batches = self.data.update(step - 1)
+        step = self.at.step + 1
+        micro_batches = self.data.update(data_position(step, self.at.guards.left_out))
         normaliser = sum(batch.trained_weight for batch in micro_batches)
         if normaliser <= 0:
             raise ToolkitError(
                 f"nothing to learn in step {step}", hint="every example needs an answer within data.max_seq_tokens"
             )
-        rate = learning_rate(step, self.total_steps, self.config)
-        result = self.trainer.train_step(micro_batches, rate, normaliser, derive_seed(self.config.seed, step - 1))
+        seed = derive_seed(self.config.seed, step - 1)
+        result = self.trainer.train_step(micro_batches, self._learning_rate(step), normaliser, seed)
+        self.at = replace(self.at, step=step)
         self.pending.add(result, micro_batches)
         self.pending.seconds += time.perf_counter() - began
 
-    def _log(self, step: int) -> StepEvent:
+    def _learning_rate(self, step: int) -> float:
+        return self.at.guards.learning_rate_scale * learning_rate(step, self.total_steps, self.config)
+
+    def _judge(self, stop: bool) -> Trouble | None:
+        """Judge the updates since the last time, if something waits for the device now, and before anything is saved.
+
+        Judged one by one, so that when it happens decides nothing.
+        """
+        if not stop and not any(map(self._is_due, (self.config.log_every, self.eval_every, self.save_every))):
+            return None
         began = time.perf_counter()
+        fresh = self.pending.read()
+        self.pending.seconds += time.perf_counter() - began
+        for step, figures in enumerate(fresh, start=self.at.step - len(fresh) + 1):
+            guards, trouble = judge_update(self.at.guards, step, figures, self.config)
+            self.at = replace(self.at, guards=guards)
+            if trouble:
+                return trouble
+        return None
+
+    def _log(self) -> StepEvent:
         pending, self.pending = self.pending, _Pending()
-        figures = [result.read() for result in pending.results]
-        skipped = sum(self._note_skip(step, one) for one in figures)
-        weight = sum(one.weight_sum for one in figures)
-        seconds = pending.seconds + time.perf_counter() - began
+        applied = [one for one in pending.figures if is_finite(one)]
+        weight = sum(one.weight_sum for one in applied)
         return StepEvent(
-            step=step,
+            step=self.at.step,
             total_steps=self.total_steps,
-            loss=sum(one.loss * one.weight_sum for one in figures) / weight,
-            learning_rate=learning_rate(step, self.total_steps, self.config),
-            grad_norm=figures[-1].grad_norm,
+            loss=sum(one.loss * one.weight_sum for one in applied) / weight if weight else math.nan,
+            learning_rate=self._learning_rate(self.at.step),
+            grad_norm=pending.figures[-1].grad_norm,
             tokens=pending.tokens,
             trained_tokens=pending.trained_tokens,
-            tokens_per_second=pending.tokens / seconds,
-            step_seconds=seconds / len(figures),
+            tokens_per_second=pending.tokens / pending.seconds,
+            step_seconds=pending.seconds / len(pending.figures),
             peak_memory_bytes=self.trainer.peak_memory_bytes(),
-            skipped=skipped,
+            skipped=len(pending.figures) - len(applied),
         )
 
-    def _note_skip(self, step: int, figures: StepFigures) -> bool:
-        skipped = not (math.isfinite(figures.loss) and math.isfinite(figures.grad_norm))
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
-        if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise JobFailed(
-                f"loss or gradient was not finite {MAX_SKIPPED_IN_A_ROW} times on end (step {step})",
-                hint="lower train.learning_rate, then --resume from the last checkpoint",
-            )
-        return skipped
+    def _go_back(self, trouble: Trouble) -> RollbackEvent:
+        before = self.at
+        if before.guards.rollbacks >= self.config.max_rollbacks:
+            raise give_up(trouble, before.guards, self.config)
+        self.trainer, restored = self.roll_back(before.guards.good_step)
+        self.at = replace(restored, guards=after_rollback(before.guards, restored.guards, trouble))
+        return RollbackEvent(before.step, self.at.step, trouble, self.at.guards)
 
-    def _evaluate(self, step: int) -> EvaluationEvent:
+    def _evaluate(self) -> EvaluationEvent:
         began = time.perf_counter()
         loss, tokens = validation_loss(self.trainer, self.validation)
-        is_best = step > 0 and (self.best is None or loss < self.best.val_loss)
-        if is_best:
-            self.best = Best(step, loss)
+        step, best = self.at.step, self.at.best
+        is_best = step > 0 and math.isfinite(loss) and (best is None or loss < best.val_loss)
+        if step > 0:
+            guards = judge_evaluation(self.at.guards, loss, self.config)
+            self.at = Position(step, Best(step, loss) if is_best else best, guards)
         return EvaluationEvent(step, loss, tokens, time.perf_counter() - began, is_best)
 
-    def _request(
-        self, step: int, evaluation: EvaluationEvent | None, last: bool, stop: bool
-    ) -> CheckpointRequest | None:
+    def _request(self, evaluation: EvaluationEvent | None, stop: bool) -> CheckpointRequest | None:
         is_best = evaluation is not None and evaluation.is_best
         reason: Reason
-        if last:
+        if self._ended():
             reason = "final"
         elif stop:
             reason = "interrupted"
-        elif step % self.save_every == 0:
+        elif self._is_due(self.save_every):
             reason = "periodic"
         elif is_best:
             reason = "best"
         else:
             return None
-        return CheckpointRequest(step, reason, evaluation.val_loss if evaluation else None, is_best, self.best)
+        # An interruption must not decide where a later rollback goes.
+        if self.at.guards.sound and (reason == "final" or is_best or self._is_due(self.save_every)):
+            self.at = replace(self.at, guards=replace(self.at.guards, good_step=self.at.step))
+        val_loss = evaluation.val_loss if evaluation else None
+        return CheckpointRequest(self.at.step, reason, val_loss, is_best, self.at.best, self.at.guards)
 
     def _save(self, request: CheckpointRequest) -> CheckpointEvent:
         began = time.perf_counter()
         self.save(request)
         return CheckpointEvent(request.step, request, time.perf_counter() - began)
+
+
+def trained_token_count(batch: Batch) -> int:
+    """Count the positions that train."""
+    same = batch.segment_ids[:, 1:] == batch.segment_ids[:, :-1]
+    return int((same & (batch.loss_weights[:, 1:] != 0)).sum())
 
 
 def validation_loss(scorer: Scorer, batches: Sequence[Batch]) -> tuple[float, int]:

@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.commands import progress
 from toolkit.commands.progress import ProgressDisplay, memory, stop_on_signal
-from toolkit.train import EvaluationEvent, StepEvent
+from toolkit.events import EvaluationEvent, StepEvent
 
 
 def step(number: int, total: int = 100, skipped: int = 0) -> StepEvent:
@@ -50,7 +50,7 @@ def test_evaluations_and_skipped_updates_are_always_said(capsys: pytest.CaptureF
         display.show(step(6, skipped=2))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "step 5: validation loss 0.5000 (best so far), 1.0 s"
-    assert lines[1] == "step 6: 2 update(s) skipped, the gradient was not finite"
+    assert lines[1] == "step 6: 2 update(s) skipped, loss or gradient was not finite"
 
 
 def test_on_a_terminal_a_bar_shows_step_loss_rate_speed_memory_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

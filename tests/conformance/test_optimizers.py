@@ -88,6 +88,20 @@ def test_a_gradient_that_is_not_finite_leaves_weights_moments_and_counter_alone(
         np.testing.assert_array_equal(tensor.array, moments[name].array, err_msg=name)
 
 
+@pytest.mark.parametrize("fault", [float("nan"), float("inf"), float("-inf")])
+def test_a_loss_that_is_not_finite_skips_an_update_whose_gradient_is(kit, fault):
+    ours = parameters(kit)
+    optimizer = kit.optimizers.Optimizer(ours, SPEC)
+    weights = {name: kit.value(p).copy() for name, p in ours.items()}
+    give_gradients(kit, ours, 1)
+    norm = optimizer.step(0.1, kit.array(np.array(fault, np.float32)))
+    assert np.isfinite(norm.item()) and optimizer.updates == 0
+    assert all(np.array_equal(kit.value(ours[name]), weight) for name, weight in weights.items())
+    give_gradients(kit, ours, 1)
+    optimizer.step(0.1, kit.array(np.array(2.0, np.float32)))
+    assert optimizer.updates == 1
+
+
 def test_moments_are_named_after_their_weights_and_fill_a_fresh_optimizer_exactly(kit):
     ours, others = parameters(kit), parameters(kit)
     first, second = kit.optimizers.Optimizer(ours, SPEC), kit.optimizers.Optimizer(others, SPEC)

@@ -166,6 +166,15 @@ def test_a_step_that_is_not_finite_is_skipped_and_seen_in_its_figures(tiny_qwen2
         np.testing.assert_array_equal(tensor.array, before.weights[name].array, err_msg=name)
 
 
+def test_an_infinite_loss_with_a_finite_gradient_is_skipped_too(tiny_llama, open_trainer, kit, monkeypatch):
+    trainer = open_trainer(tiny_llama)
+    real = kit.losses.backward_nll
+    monkeypatch.setattr(kit.losses, "backward_nll", lambda *given: real(*given) + float("inf"))
+    figures = trainer.train_step([ragged(1, [9])], 1e-2, 8.0, seed=0).read()
+    assert np.isinf(figures.loss) and np.isfinite(figures.grad_norm)
+    assert trainer.state().updates == 0
+
+
 def test_bfloat16_arithmetic_keeps_float32_masters(tiny_llama, open_trainer):
     exact, rough = open_trainer(tiny_llama), open_trainer(tiny_llama, dtype="bfloat16")
     adapted = open_trainer(tiny_llama, dtype="bfloat16", lora=DORA)

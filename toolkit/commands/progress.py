@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from toolkit.train import CheckpointEvent, EvaluationEvent, Event, StepEvent
+from toolkit.events import CheckpointEvent, EarlyStopEvent, EvaluationEvent, Event, RollbackEvent, StepEvent
 
 PLAIN_LINE_SECONDS = 10.0
 
@@ -77,6 +77,18 @@ class ProgressDisplay:
             self._line(f"step {event.step}: validation loss {event.val_loss:.4f}{best}, {event.seconds:.1f} s")
         elif isinstance(event, CheckpointEvent) and event.request.reason in ("interrupted", "final"):
             self._line(f"step {event.step}: checkpoint saved")
+        elif isinstance(event, RollbackEvent):
+            guards, updates = event.guards, event.trouble.updates
+            self._line(
+                f"{event.trouble}: back to step {event.to_step}, learning rate × {guards.learning_rate_scale:g} from "
+                f"now on, without the data of those {updates} updates"
+            )
+            self.start_step, self.began = event.to_step, time.monotonic()
+            if self.bar:
+                self.bar.update(self.task, completed=event.to_step)
+        elif isinstance(event, EarlyStopEvent):
+            best = f", best at step {event.best.step}" if event.best else ""
+            self._line(f"step {event.step}: no better validation loss in {event.evaluations} evaluations{best}; done")
 
     def _step(self, event: StepEvent) -> None:
         figures = (
@@ -84,7 +96,7 @@ class ProgressDisplay:
             f"{memory(event.peak_memory_bytes)}"
         )
         if event.skipped:
-            self._line(f"step {event.step}: {event.skipped} update(s) skipped, the gradient was not finite")
+            self._line(f"step {event.step}: {event.skipped} update(s) skipped, loss or gradient was not finite")
         if self.bar:
             self.bar.update(self.task, completed=event.step, figures=figures)
             return

@@ -12,6 +12,7 @@ from toolkit.checkpoints import list_checkpoints
 from toolkit.commands.progress import memory
 from toolkit.commands.tables import cell, table
 from toolkit.errors import ToolkitError
+from toolkit.jobs.record import rollbacks
 from toolkit.runs import RunFolder, find_run, list_runs, runs_root
 
 
@@ -94,6 +95,8 @@ def _details(run: RunFolder) -> dict[str, Any]:
         "final": manifest.get("final"),
         "checkpoints": [path.name for path in list_checkpoints(run.checkpoints)],
         "evaluation": run.evaluation(),
+        "rollbacks": [f"step {row['step']} to {row['to_step']}: {row['why']}" for row in rollbacks(run)],
+        "stopped_early": manifest.get("stopped_early"),
         "losses": [{**row, "loss": losses.get(row["step"])} for row in evaluations],
     }
 

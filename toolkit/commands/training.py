@@ -11,12 +11,12 @@ import click
 from toolkit.checkpoints import Checkpoint, list_checkpoints
 from toolkit.commands.progress import ProgressDisplay, say, stop_on_signal
 from toolkit.datasets.problems import condense
+from toolkit.events import StoppedEvent
 from toolkit.jobs.job import Job
 from toolkit.jobs.resume import exactness_warnings
 from toolkit.jobs.running import open_trainer, resume_command, run_job
 from toolkit.protocols import Trainer
 from toolkit.runs import RunFolder
-from toolkit.train import StoppedEvent
 
 INTERRUPTED = 130
 

@@ -31,6 +31,9 @@ def prepare_finetune(config: FinetuneConfig) -> Job:
     train = tokenize_examples(splits.train, tokenizer, max_seq_tokens)
     validation = tokenize_examples(splits.validation, tokenizer, max_seq_tokens) if splits.validation else None
     held_out = validation.examples if validation else []
+    if config.train.patience and not held_out:
+        hint = "Give data.validation a file or a fraction, or set train.patience=0"
+        raise ToolkitError("train.patience waits for a better validation loss, but nothing is held out", hint=hint)
     data = TrainingData(
         train.examples,
         batch_size=config.train.batch_size,

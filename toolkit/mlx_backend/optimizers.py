@@ -44,14 +44,15 @@ class Optimizer:
         }
         self._updates = mx.array(0, mx.uint64)
 
-    def step(self, learning_rate: float) -> mx.array:
+    def step(self, learning_rate: float, loss: mx.array | None = None) -> mx.array:
         """Clip, update and clear the gradients; return their norm before clipping, a scalar on the device.
 
-        An update whose gradient is not finite is skipped on the device: weights, moments and counter stay as they were.
+        An update whose gradient or `loss` (a scalar on the device) is not finite is skipped on the device: weights,
+        moments and counter stay as they were.
         """
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         norm = mx.sqrt(sum((mx.square(gradient).sum() for gradient in gradients.values()), mx.zeros(())))
-        finite = mx.isfinite(norm)
+        finite = mx.isfinite(norm if loss is None else norm + loss)  # infinite or NaN when either is
         scale = mx.minimum(self.spec.max_grad_norm / (norm + 1e-6), 1.0)
         for rule in self._rules.values():
             rule.state["learning_rate"] = mx.array(learning_rate)

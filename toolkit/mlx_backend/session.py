@@ -220,7 +220,7 @@ class MlxTrainer(MlxScorer):
     ) -> MlxStepResult:
         """Apply one optimizer update with the gradient of sum over micro-batches of weighted NLL / normaliser.
 
-        Dropout in micro-batch i draws from (seed, i) alone. An update whose gradient is not finite is skipped.
+        Dropout in micro-batch i draws from (seed, i) alone. An update whose loss or gradient is not finite is skipped.
 
         Raises:
             JobFailed: out of memory.
@@ -235,7 +235,7 @@ class MlxTrainer(MlxScorer):
                     self.adapted.draw_dropout_from(derive_seed(seed, index))
                 loss_sum = loss_sum + losses.backward_nll(self.split, batch, normaliser)
                 mx.async_eval(loss_sum, [parameter.grad for parameter in self.parameters.values()])
-            grad_norm = self.optimizer.step(learning_rate)
+            grad_norm = self.optimizer.step(learning_rate, loss_sum)
         return MlxStepResult(loss_sum, grad_norm, normaliser, sum(batch.trained_weight for batch in micro_batches))
 
     def state(self) -> TrainerState:

@@ -43,17 +43,19 @@ class Optimizer:
                 **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
             }
 
-    def step(self, learning_rate: float) -> Tensor:
+    def step(self, learning_rate: float, loss: Tensor | None = None) -> Tensor:
         """Clip, update and clear the gradients; return their norm before clipping, a scalar on the device.
 
-        An update whose gradient is not finite is skipped on the device: weights, moments and counter stay as they were.
+        An update whose gradient or `loss` (a scalar on the device) is not finite is skipped on the device: weights,
+        moments and counter stay as they were.
         """
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(with_gradient, self.spec.max_grad_norm)
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         # The hook by which GradScaler makes a fused optimizer skip a step without waiting for the device.
-        setattr(self._adamw, "found_inf", (~torch.isfinite(norm)).float())  # noqa: B010
+        suspect = norm if loss is None else norm + loss  # infinite or NaN when either is
+        setattr(self._adamw, "found_inf", (~torch.isfinite(suspect)).float())  # noqa: B010
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
         return norm

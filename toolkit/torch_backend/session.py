@@ -210,7 +210,7 @@ class TorchTrainer(TorchScorer):
     ) -> TorchStepResult:
         """Apply one optimizer update with the gradient of sum over micro-batches of weighted NLL / normaliser.
 
-        Dropout in micro-batch i draws from (seed, i) alone. An update whose gradient is not finite is skipped.
+        Dropout in micro-batch i draws from (seed, i) alone. An update whose loss or gradient is not finite is skipped.
 
         Raises:
             JobFailed: out of memory.
@@ -222,7 +222,7 @@ class TorchTrainer(TorchScorer):
             for index, batch in enumerate(micro_batches):
                 torch.manual_seed(derive_seed(seed, index))
                 loss_sum += losses.backward_nll(self.split, batch, normaliser)
-            grad_norm = self.optimizer.step(learning_rate)
+            grad_norm = self.optimizer.step(learning_rate, loss_sum)
         if self.device.type == "mps":
             self._peak_mps_bytes = max(self._peak_mps_bytes, torch.mps.driver_allocated_memory())
         return TorchStepResult(loss_sum, grad_norm, normaliser, sum(batch.trained_weight for batch in micro_batches))
