@@ -35,15 +35,21 @@ class DataConfig(Section):
     """Which examples to learn from and how their fields are called."""
 
     path: str = "starter"
-    """A .jsonl file, a folder with train/valid/test files, or `starter` (the bundled set)."""
+    """A data file, a folder with train/valid/test files, or `starter` (the bundled set)."""
     validation: str | Annotated[float, Field(ge=0, lt=1)] = 0.05
     """A validation file, or the fraction of train held out by seed when the data brings none (0: no validation)."""
     prompt: str | None = None
-    """Field that holds the prompt (dotted path, e.g. `instances.0.input`), for data in other shapes."""
+    """Field that holds the prompt (dotted path, e.g. `instances.0.input`): text or a list of turns."""
     completion: str | None = None
-    """Field that holds the completion (dotted path)."""
+    """Field that holds the completion (dotted path): text or a list of turns."""
     input: str | None = None
     """Field with further input, appended to the prompt after an empty line (dotted path)."""
+    messages: str | None = None
+    """Field that holds a list of turns (dotted path), for conversations under another name."""
+    text: str | None = None
+    """Field that holds plain text (dotted path): no chat template, every token trained."""
+    preference: Literal["chosen"] | None = None
+    """What to learn from preference pairs: `chosen` trains on the better answers. Default: pairs are refused."""
     system: str | None = None
     """System message put before examples that bring none."""
     max_examples: int | None = Field(default=None, gt=0)

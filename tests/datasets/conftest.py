@@ -23,7 +23,8 @@ settings.load_profile("repeatable")
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "[/INST]", "<|start_header_id|>",
-    "<|end_header_id|>", "<|eot_id|>", "<|user|>", "<|assistant|>", "<|system|>",
+    "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "[TOOL_CALLS]", "[/TOOL_RESULTS]",
+    "<|user|>", "<|assistant|>", "<|system|>",
 )  # fmt: skip
 TEXTS = ("What is 6 times 7? It is 42.", "Hello there, how are you?\n\nI am well, thank you.", "naïve café 你好 🙂") * 3
 

@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolkit.config import DataConfig
+from toolkit.datasets.fields import suggest_mapping
 from toolkit.datasets.formats import STARTER_FOLDER, hold_out, load_splits, read_examples
 from toolkit.datasets.lines import MAX_LINE_BYTES
-from toolkit.datasets.records import example_from_record, suggest_mapping
+from toolkit.datasets.records import example_from_record
 from toolkit.datasets.schema import Example, Message
 from toolkit.errors import ToolkitError
 
@@ -141,7 +142,8 @@ def test_nested_outputs_are_refused_with_the_mapping_that_they_need_and_read_wit
             {"data": {"Problem": "a", "Solution": "b"}},
             {"data.prompt": "data.Problem", "data.completion": "data.Solution"},
         ),
-        ({"text": "only"}, None),
+        ({"content": "only"}, {"data.text": "content"}),
+        ({"dialogue": [{"role": "user", "content": "a"}]}, {"data.messages": "dialogue"}),
         ({"score": 3}, None),
     ],
 )
@@ -152,11 +154,12 @@ def test_a_mapping_is_suggested_from_the_names_of_the_fields(record: Any, mappin
 def test_every_example_in_the_guide_is_read_as_the_guide_says() -> None:
     guide = (EXCERPT.parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     blocks = re.findall(r"(?:^<!-- mapping: (.*?) -->\n)?^```json\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
-    assert len(blocks) >= 5
+    assert len(blocks) >= 10
     for mapping, body in blocks:
         fields: dict[str, Any] = dict(pair.split("=") for pair in mapping.split())
         for line in body.splitlines():
-            assert example_from_record(json.loads(line), DataConfig(**fields), "docs/data.md").messages[-1].content
+            read = example_from_record(json.loads(line), DataConfig(**fields), "docs/data.md")
+            assert read.text or read.messages[-1].content
 
 
 def test_the_starter_set_is_read_by_its_name_with_no_key_on_both_sides() -> None:
@@ -257,11 +260,11 @@ LINES: dict[str, tuple[str, str]] = {
         "`messages.0` has unknown role 'asistant'",
         "Did you mean 'assistant'?",
     ),
-    '{"messages": [{"content": "a"}]}': ("`messages.0` has no role", "Roles are system, user and assistant"),
+    '{"messages": [{"content": "a"}]}': ("`messages.0` has no role", "Roles are system, user, assistant and tool"),
     '{"messages": [{"role": "assistant", "content": null}]}': ("`messages.0.content` must be text, found null", ""),
     '{"messages": [{"role": "tool", "content": "a"}]}': (
-        "`messages.0` holds a tool call: tool calls are not read yet",
-        "Leave these examples out",
+        "`messages.0` is a tool result, but the assistant's turn before it calls nothing",
+        "",
     ),
     '{"messages": ["a"]}': ("`messages.0` must be an object with `role` and `content`, found text", ""),
     '{"instruction": "a", "output": ""}': ("`output` is empty: there is nothing to learn", ""),
@@ -270,11 +273,6 @@ LINES: dict[str, tuple[str, str]] = {
     '{"instruction": "a", "output": "\\ud800"}': (
         "`output` holds half of a surrogate pair, which is not a character",
         "",
-    ),
-    '{"prompt": "a", "chosen": "b", "rejected": "c"}': (
-        "no known shape of example",
-        "preference pairs (`chosen` and `rejected`) are not read yet; read are messages, instruction/input/output and "
-        "prompt/completion",
     ),
     '{"n": 1}': (
         "no known shape of example",

@@ -25,7 +25,9 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         return bytes(token for token in ids if token < 256).decode(errors="replace")
 
-    def encode_chat(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
+    def encode_chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[object] = ()
+    ) -> list[int]:
         return self.encode("".join(f"{message.role}: {message.content}\n" for message in messages) + "assistant: ")
 
 

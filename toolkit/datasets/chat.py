@@ -1,4 +1,7 @@
-"""Conversations → token ids with a loss weight each: 1 on every assistant turn and what ends it, 0 elsewhere."""
+"""Examples → token ids with a loss weight each: 1 on every trained assistant turn and what ends it, 0 elsewhere.
+
+A plain text is trained as a whole.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def tokenize_examples(examples: Sequence[Example], tokenizer: ChatTokenizer, max
     puts nothing behind the assistant's last turn, the end-of-text token is appended and trained.
 
     Args:
-        examples: conversations.
+        examples: conversations, rendered by the chat template, and plain texts, taken as they are.
         tokenizer: the model's, from its folder or from a .gguf file.
         max_seq_tokens: longer examples lose their end.
 
@@ -101,11 +104,13 @@ def trained_pieces(example: TokenizedExample, tokenizer: ChatTokenizer) -> list[
 
 
 def _render(example: Example, tokenizer: ChatTokenizer, problems: list[Problem]) -> RenderedChat | None:
+    if example.text is not None:
+        return RenderedChat(example.text, (), append_end=True, plain=True)
     if not any(message.role == "assistant" for message in example.messages):
         problems.append(Problem("no assistant turn: there is nothing to learn", example.where))
         return None
     try:
-        return render_with_spans(example.messages, tokenizer)
+        return render_with_spans(example.messages, tokenizer, example.tools)
     except ToolkitError as error:
         problems.extend(Problem(problem.what, example.where, problem.hint) for problem in error.problems)
         return None
@@ -114,7 +119,10 @@ def _render(example: Example, tokenizer: ChatTokenizer, problems: list[Problem])
 def _weigh(
     chat: RenderedChat, encoding: TokenPlaces, tokenizer: ChatTokenizer
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return ids (T,) and weights (T,) of a rendered conversation."""
+    """Return ids (T,) and weights (T,) of a rendered conversation or a plain text."""
+    if chat.plain:
+        tokens = _text_ids(encoding.ids, tokenizer)
+        return tokens, np.ones(len(tokens), dtype=np.float32)
     ids = [*encoding.ids, tokenizer.eos_id] if chat.append_end else encoding.ids
     tokens = np.asarray(ids, dtype=np.int32)
     weights = np.zeros(len(tokens), dtype=np.float32)
@@ -127,6 +135,13 @@ def _weigh(
     if chat.append_end:
         weights[-1] = 1.0
     return tokens, weights
+
+
+def _text_ids(ids: Sequence[int], tokenizer: ChatTokenizer) -> NDArray[np.int32]:
+    """Put the model's beginning-of-text token before a text, where it has one, and its end-of-text token behind."""
+    start = [] if tokenizer.text_start_id in (None, *ids[:1]) else [tokenizer.text_start_id]
+    end = [] if list(ids[-1:]) == [tokenizer.eos_id] else [tokenizer.eos_id]
+    return np.asarray([*start, *ids, *end], dtype=np.int32)
 
 
 def _token_range(encoding: TokenPlaces, start: int, end: int) -> tuple[int, int]:

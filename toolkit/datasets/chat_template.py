@@ -61,8 +61,16 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ToolkitError(f"the chat template is not valid: {error}", where=where) from error
 
-    def render(self, messages: Sequence[Message | Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """Write a conversation as one text; with `add_generation_prompt`, up to where the model's answer begins.
+
+        `tools` are the JSON schemas of the functions that the assistant may call.
 
         Raises:
             ToolkitError: the template refuses the conversation (some demand that roles alternate) or fails on it.
@@ -71,7 +79,7 @@ class ChatTemplate:
         try:
             return self._template.render(
                 messages=turns,
-                tools=None,
+                tools=[dict(tool) for tool in tools] or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 **self._variables,

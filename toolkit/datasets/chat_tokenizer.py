@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from toolkit.datasets.schema import Message
 
@@ -53,7 +53,14 @@ class ChatTokenizer(Protocol):
         """Whether `add_generation_prompt` makes a difference to the template."""
         ...
 
-    def render(self, messages: Sequence[Message], /, *, add_generation_prompt: bool) -> str:
+    @property
+    def text_start_id(self) -> int | None:
+        """Id of the token that the model's texts begin with; None where they begin with their first word."""
+        ...
+
+    def render(
+        self, messages: Sequence[Message], /, *, add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> str:
         """Write a conversation as one text. Raises ToolkitError when the template refuses it."""
         ...
 

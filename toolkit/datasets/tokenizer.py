@@ -146,13 +146,25 @@ class Tokenizer:
 
     # ---- conversations
 
-    def render(self, messages: Sequence[Message | Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """Write a conversation by the chat template. Raises ToolkitError when the template refuses it."""
-        return self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
-    def encode_chat(self, messages: Sequence[Message | Mapping[str, Any]], add_generation_prompt: bool) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> list[int]:
         """Return the ids of a rendered conversation; nothing is added to what the template writes."""
-        return self.encode(self.render(messages, add_generation_prompt=add_generation_prompt), parse_special=True)
+        rendered = self.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        return self.encode(rendered, parse_special=True)
 
     # ---- set-up
 
@@ -179,6 +191,16 @@ class Tokenizer:
         """Ids of all special tokens."""
         return frozenset(i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
 
+    @property
+    def text_start_id(self) -> int | None:
+        """Id of the beginning-of-text token where the model's tokenizer starts texts with it, else None."""
+        return self._text_start_id
+
+    @cached_property
+    def _text_start_id(self) -> int | None:
+        start = tokenizers.Tokenizer.from_str(self._json).encode("", add_special_tokens=True).ids
+        return self.bos_id if self.bos_id is not None and start[:1] == [self.bos_id] else None
+
     def _special_id(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
         return None if token is None else self._tokenizer.token_to_id(token)
@@ -187,8 +209,7 @@ class Tokenizer:
         if not fallback:
             return self.special_tokens
         # The fallback starts with the beginning-of-text token only if the model's tokenizer starts texts with it.
-        start = tokenizers.Tokenizer.from_str(self._json).encode("", add_special_tokens=True).ids
-        begins = self.bos_id is not None and start[:1] == [self.bos_id]
+        begins = self.text_start_id is not None
         return {**self.special_tokens, "bos_token": self.special_tokens["bos_token"] if begins else ""}
 
     def _probe_turn_end(self) -> tuple[str, int | None]:

@@ -11,15 +11,20 @@ places are not computed but found, and proved:
 2. Where that fails (the template treats some contents specially), a turn begins where the text rendered up to it, with
    the generation prompt, ends, provided that this is a prefix of the whole; it ends at the next end-of-turn token.
 3. Where both fail the conversation is refused: training on a guess would be silent damage.
+
+Conversations with tools go another way, in `tool_turns`. Turns that the record keeps out of training are found like the
+others and left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit.datasets.chat_tokenizer import ChatTokenizer
 from toolkit.datasets.schema import Message
+from toolkit.datasets.tool_turns import find_tool_turns
 from toolkit.errors import ToolkitError
 
 
@@ -30,14 +35,18 @@ class RenderedChat:
     text:  what is tokenised
     spans: (start, end) in characters of what is trained, in order, end-of-turn text included
     append_end: the template puts nothing after the last turn that could end it: the end-of-text token must follow
+    plain: a text without conversation, trained as a whole and ended by the end-of-text token
     """
 
     text: str
     spans: tuple[tuple[int, int], ...]
     append_end: bool
+    plain: bool = False
 
 
-def render_with_spans(messages: Sequence[Message], tokenizer: ChatTokenizer) -> RenderedChat:
+def render_with_spans(
+    messages: Sequence[Message], tokenizer: ChatTokenizer, tools: Sequence[Mapping[str, Any]] = ()
+) -> RenderedChat:
     """Render a conversation and find its trained text.
 
     Raises:
@@ -50,22 +59,33 @@ def render_with_spans(messages: Sequence[Message], tokenizer: ChatTokenizer) -> 
             raise ToolkitError(
                 f"a message contains {end_token}, which ends a turn", hint="Take the token out of the text"
             )
-    text = tokenizer.render(messages, add_generation_prompt=False)
+    text = tokenizer.render(messages, add_generation_prompt=False, tools=tools)
     turns = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    if tools or any(message.role == "tool" or message.tool_calls for message in messages):
+        spans = find_tool_turns(text, messages, tools, tokenizer)
+    else:
+        spans = _plain_spans(text, messages, turns, tokenizer)
+    append_end = tokenizer.turn_end_id is None and messages[-1].role == "assistant" and messages[-1].trained
+    trained = tuple(span for index, span in zip(turns, spans, strict=True) if messages[index].trained)
+    return RenderedChat(text[: spans[-1][1]] if append_end else text, trained, append_end)
+
+
+def _plain_spans(
+    text: str, messages: Sequence[Message], turns: Sequence[int], tokenizer: ChatTokenizer
+) -> list[tuple[int, int]]:
+    """Return (start, end) of every assistant turn. Raises ToolkitError where they cannot be told from the rest."""
     contents = _find_by_markers(text, messages, turns, tokenizer)
     if contents is not None:
         starts = [_start(text, messages, i, begin, tokenizer) for i, (begin, _) in zip(turns, contents, strict=True)]
         ends = [_end(text, stop, tokenizer) for _, stop in contents]
-        spans = list(zip(starts, ends, strict=True))
-    else:
-        spans = _find_by_prompts(text, messages, turns, tokenizer)
+        return list(zip(starts, ends, strict=True))
+    spans = _find_by_prompts(text, messages, turns, tokenizer)
     if spans is None:
         raise ToolkitError(
             "the chat template rewrites this conversation, so the assistant's words cannot be told from the rest",
             hint="Split the conversation into shorter ones, or use a model with another template",
         )
-    append_end = tokenizer.turn_end_id is None and messages[-1].role == "assistant"
-    return RenderedChat(text[: spans[-1][1]] if append_end else text, tuple(spans), append_end)
+    return spans
 
 
 def _find_by_markers(

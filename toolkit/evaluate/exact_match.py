@@ -7,9 +7,10 @@ given is wrong, even when it begins with the reference: a model that never stops
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
+from toolkit.datasets.turns import render_with_spans
 from toolkit.evaluate.intervals import Estimate, wilson_interval
 from toolkit.evaluate.questions import Question
 from toolkit.protocols import Sampling, Scorer
@@ -41,6 +42,22 @@ def judge(text: str, finished: bool, reference: str) -> Answer:
     return Answer(text, finished, finished and normalise(text) == normalise(reference))
 
 
+def expected_text(question: Question, tokenizer: Tokenizer | GgufTokenizer) -> str:
+    """Return what a target should write: the reference, or tool calls as the target's own chat template spells them.
+
+    Raises ToolkitError when the template cannot write the calls.
+    """
+    if question.answer is None or not question.answer.tool_calls:
+        return question.reference
+    answer = replace(question.answer, trained=True)
+    # A .gguf's tokenizer has the same face.
+    chat = render_with_spans((*question.messages, answer), cast("Tokenizer", tokenizer), question.tools)
+    start, end = chat.spans[-1]
+    ends = [tokenizer.decode([stop]) for stop in tokenizer.stop_ids]
+    last = max((stop for stop in ends if stop and chat.text[:end].endswith(stop)), key=len, default="")
+    return chat.text[start:end].removesuffix(last)
+
+
 def answer_questions(
     scorer: Scorer,
     tokenizer: Tokenizer | GgufTokenizer,
@@ -56,14 +73,15 @@ def answer_questions(
     advance: called with the number of questions done
     """
     answers: list[Answer] = [Answer("", False, False)] * len(questions)
-    prompts = [tokenizer.encode_chat(question.messages, True) for question in questions]
-    references = [len(tokenizer.encode(question.reference)) + 1 for question in questions]  # with the end-of-turn token
+    prompts = [tokenizer.encode_chat(question.messages, True, question.tools) for question in questions]
+    expected = [expected_text(question, tokenizer) for question in questions]
+    references = [len(tokenizer.encode(text)) + 1 for text in expected]  # with the end-of-turn token
     for chosen, limit in _plan([len(prompt) for prompt in prompts], references, context, batch_size):
         if limit > 0:
             sampling = Sampling(max_new_tokens=limit, temperature=0.0, stop_ids=tuple(tokenizer.stop_ids))
             texts = _generate(scorer, tokenizer, [prompts[i] for i in chosen], sampling)
             for i, (text, finished) in zip(chosen, texts, strict=True):
-                answers[i] = judge(text, finished, questions[i].reference)
+                answers[i] = judge(text, finished, expected[i])
         if advance is not None:
             advance(len(chosen))
     return answers

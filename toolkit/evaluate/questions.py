@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from toolkit.datasets.schema import Example, Message
 
@@ -17,15 +19,19 @@ class Question:
     """One held-out question.
 
     messages:  the conversation up to, but without, its last assistant turn
-    reference: the content of that turn
+    reference: what that turn says: its content; where it calls tools, `canonical_calls` after it
     family:    see `families_of`
     where:     `file:line` of the example
+    tools:     what the assistant may call
+    answer:    the last assistant turn itself
     """
 
     messages: tuple[Message, ...]
     reference: str
     family: str
     where: str
+    tools: tuple[Mapping[str, Any], ...] = ()
+    answer: Message | None = None
 
     @property
     def text(self) -> str:
@@ -51,7 +57,15 @@ def ask(example: Example, family: str) -> Question | None:
     last = len(roles) - 1 - roles[::-1].index("assistant")
     if last == 0:
         return None
-    return Question(tuple(example.messages[:last]), example.messages[last].content, family, example.where)
+    answer = example.messages[last]
+    reference = "\n".join(part for part in (answer.content, canonical_calls(answer)) if part)
+    return Question(tuple(example.messages[:last]), reference, family, example.where, example.tools, answer)
+
+
+def canonical_calls(message: Message) -> str:
+    """Write a turn's tool calls as JSON, one a line: how they are shown and compared without a chat template."""
+    calls = ({"name": call.name, "arguments": dict(call.arguments)} for call in message.tool_calls)
+    return "\n".join(json.dumps(call, ensure_ascii=False, sort_keys=True) for call in calls)
 
 
 def ask_all(examples: Sequence[Example]) -> list[Question]:

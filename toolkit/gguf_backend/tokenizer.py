@@ -87,13 +87,25 @@ class GgufTokenizer:
 
     # ---- conversations
 
-    def render(self, messages: Sequence[Message | Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
+    def render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """Write a conversation by the file's chat template. Raises ToolkitError when it has none or refuses."""
-        return self._template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self._template.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
 
-    def encode_chat(self, messages: Sequence[Message | Mapping[str, Any]], add_generation_prompt: bool) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> list[int]:
         """Render a conversation and cut it into ids, the template's special tokens recognised."""
-        return self.encode(self.render(messages, add_generation_prompt=add_generation_prompt), parse_special=True)
+        rendered = self.render(messages, add_generation_prompt=add_generation_prompt, tools=tools)
+        return self.encode(rendered, parse_special=True)
 
     @cached_property
     def chat_template(self) -> str | None:
@@ -161,6 +173,11 @@ class GgufTokenizer:
     def adds_bos(self) -> bool:
         """Whether llama.cpp puts a BOS before a plain prompt."""
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
+
+    @property
+    def text_start_id(self) -> int | None:
+        """Id that llama.cpp puts before a plain prompt, or None."""
+        return self.bos_id if self.adds_bos else None
 
     @cached_property
     def sha256(self) -> str:

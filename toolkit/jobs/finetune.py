@@ -9,6 +9,8 @@ from toolkit.config import FinetuneConfig, resolve_model_defaults, resolve_steps
 from toolkit.datasets.batching import TrainingData, evaluation_batches
 from toolkit.datasets.chat import tokenize_examples
 from toolkit.datasets.formats import load_splits
+from toolkit.datasets.preferences import need_a_choice
+from toolkit.datasets.problems import condense
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.jobs.job import Job, measure
@@ -28,6 +30,9 @@ def prepare_finetune(config: FinetuneConfig) -> Job:
     max_seq_tokens = check_length(config, facts)
     tokenizer = Tokenizer.load(facts.folder)
     splits = load_splits(config.data, config.train.seed)
+    pairs = need_a_choice([*splits.train, *splits.validation]) if config.data.preference is None else []
+    if pairs:
+        raise ToolkitError.gather(condense(pairs))
     train = tokenize_examples(splits.train, tokenizer, max_seq_tokens)
     validation = tokenize_examples(splits.validation, tokenizer, max_seq_tokens) if splits.validation else None
     held_out = validation.examples if validation else []

@@ -145,7 +145,12 @@ def training_conversations(run_folder: Path | None) -> list[tuple[Message, ...]]
     except ToolkitError:
         return []
     half = _SAMPLES // 2
-    return [example.messages for example in (*splits.validation[:half], *splits.train[:half])]
+    # The gates compare conversations alone: plain texts have none, and tools are the chat template's affair.
+    held_out, train = (
+        [example.messages for example in side if example.text is None and not example.uses_tools]
+        for side in (splits.validation, splits.train)
+    )
+    return [*held_out[:half], *train[:half]]
 
 
 def _verify(
