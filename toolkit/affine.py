@@ -225,6 +225,18 @@ class AffineTensors(FolderTensors):
         weight = dequantise(rows, flat_scales, flat_biases, layout)
         return StoredTensor(name, "float32", weight.reshape(self.entries[name].shape))
 
+    def rows(self, name: str, start: int, stop: int) -> StoredTensor:
+        """Read rows `start` to `stop` (exclusive) of a matrix, dequantised where it is packed, without mapping it."""
+        layout = self.layout_of(name)
+        if layout is None or len(self.entries[name].shape) != 2:
+            return super().rows(name, start, stop)
+        module = name.removesuffix(".weight")
+        words, scales, biases = (
+            self.packed[f"{module}.{end}"].rows(start, stop) for end in ("weight", "scales", "biases")
+        )
+        packed = words.array.astype(np.uint32, copy=False)
+        return StoredTensor(name, "float32", dequantise(packed, scales.to_float32(), biases.to_float32(), layout))
+
 
 def open_tensors(folder: Path, config: Mapping[str, Any]) -> FolderTensors:
     """Open a model folder's weights by their Hugging Face names; one in MLX's layout is dequantised as it is read.

@@ -96,6 +96,21 @@ class TensorEntry:
         raw = np.memmap(self.path, dtype=np.uint8, mode="r", offset=self.offset, shape=(size,))
         return StoredTensor(self.name, self.dtype, np.asarray(raw).view(numpy_type).reshape(self.shape))
 
+    def rows(self, start: int, stop: int) -> StoredTensor:
+        """Read rows `start` to `stop` (exclusive) of the first axis into memory of their own: nothing stays mapped.
+
+        A file that is mapped counts as resident memory as far as it was touched; what is read this way does not.
+        """
+        numpy_type = _DTYPES[_CODES[self.dtype]][1]
+        shape = (stop - start, *self.shape[1:])
+        per_row = int(np.prod(self.shape[1:], dtype=np.int64))
+        count = (stop - start) * per_row
+        offset = self.offset + start * per_row * numpy_type.itemsize
+        array = np.fromfile(self.path, numpy_type, count, offset=offset)
+        if array.size < count:
+            raise ToolkitError(f"cut short: {self.name} reaches beyond the end of the file", where=self.path)
+        return StoredTensor(self.name, self.dtype, array.reshape(shape))
+
 
 class TensorFile(Mapping[str, StoredTensor]):
     """One safetensors file: names to lazily mapped tensors.
@@ -166,6 +181,10 @@ class FolderTensors(Mapping[str, StoredTensor]):
     def __getitem__(self, name: str) -> StoredTensor:
         """Map one tensor."""
         return self.entries[name].load()
+
+    def rows(self, name: str, start: int, stop: int) -> StoredTensor:
+        """Read rows `start` to `stop` (exclusive) of one tensor, without mapping it."""
+        return self.entries[name].rows(start, stop)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over names."""

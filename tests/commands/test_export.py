@@ -131,4 +131,4 @@ def test_a_gguf_file_is_not_exported_again(model: Path):
 def test_an_unknown_type_is_refused_with_those_there_are(model: Path):
     result = toolkit("export", model, "--quant", "Q3_X")
     assert result.exit_code == 2
-    assert "--quant: unknown type Q3_X. Supported: F32, F16, BF16, Q8_0, Q4_K_M" in result.stderr
+    assert "--quant: unknown type Q3_X. Supported: F32, BF16, F16, Q8_0, Q6_K, " in result.stderr

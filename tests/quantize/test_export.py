@@ -20,6 +20,7 @@ from toolkit.gguf_backend.session import GgufScorer
 from toolkit.gguf_backend.weights import metadata_value, open_gguf
 from toolkit.protocols import Sampling
 from toolkit.quantize import export as export_module
+from toolkit.quantize import places
 from toolkit.quantize.export import ExportReport, ExportRequest, export_model
 from toolkit.quantize.plan import QUANT_TYPES
 
@@ -205,11 +206,25 @@ def files_limited_to(byte_count: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("quant", ["F32", "Q4_K_M"])
-@pytest.mark.parametrize("limit", [10, 5_000, 200_000])
-def test_a_disk_that_fills_up_leaves_nothing_behind(build_tiny_model: Build, tmp_path: Path, quant: str, limit: int):
-    folder = build_tiny_model()
-    with files_limited_to(limit), pytest.raises(JobFailed, match="cannot"):
-        export_model(ExportRequest(Target("model", "tiny", folder), quant, tmp_path, check=False))
+@pytest.mark.parametrize("limit", [10, 5_000, 60_000])
+def test_a_disk_that_fills_up_leaves_nothing_behind(
+    build_tiny_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quant: str, limit: int
+):
+    real = export_module.write_gguf
+
+    def limited(*arguments: Any) -> None:
+        with files_limited_to(limit):
+            real(*arguments)
+
+    monkeypatch.setattr(export_module, "write_gguf", limited)
+    with pytest.raises(JobFailed, match="cannot"):
+        export_model(ExportRequest(Target("model", "tiny", build_tiny_model()), quant, tmp_path, check=False))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_that_finds_no_room_is_told_in_one_line(build_tiny_model: Build, tmp_path: Path):
+    with files_limited_to(10), pytest.raises(JobFailed, match="cannot write"):
+        export_model(ExportRequest(Target("model", "tiny", build_tiny_model()), "F32", tmp_path, check=False))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,14 +240,14 @@ def test_a_failed_quantisation_is_told_in_llama_cpps_words_and_leaves_nothing(
 
     monkeypatch.setattr(export_module, "quantise", limited)
     with pytest.raises(JobFailed, match="llama.cpp could not quantise to Q8_0: .*iostream.*disk full"):
-        export_model(ExportRequest(Target("model", "tiny", folder), "Q8_0", tmp_path, check=False))
+        export_model(ExportRequest(Target("model", "tiny", folder), "Q8_0", tmp_path, check=False, via="llama"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_free_space_is_told_before_any_work(
     build_tiny_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(export_module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(JobFailed, match="the disk is full: the export needs"):
         export_model(ExportRequest(Target("model", "tiny", build_tiny_model()), "F32", tmp_path))
     assert list(tmp_path.iterdir()) == []

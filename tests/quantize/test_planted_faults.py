@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from toolkit.backends import Target, open_target
-from toolkit.quantize import stream
+from toolkit.quantize import export, prove, stream
 from toolkit.quantize.architectures.llama import Llama
 from toolkit.quantize.export import ExportRequest, export_model
-from toolkit.quantize.source import Source
+from toolkit.quantize.merge import MergedTensors
 from toolkit.quantize.vocabulary import Vocabulary
 from toolkit.tensor_files import StoredTensor
 
@@ -23,10 +23,18 @@ Patch = pytest.MonkeyPatch
 
 
 def adapter_not_applied(patch: Patch) -> None:
-    def laid_out(source: Source, name: str, kind: Any) -> np.ndarray:
-        return source.decoder.arrange(name, stream.convert(source.tensors._stored[name], kind))
+    def rows(self: MergedTensors, name: str, start: int, stop: int) -> StoredTensor:
+        return self._stored.rows(name, start, stop)
 
-    patch.setattr(stream, "_laid_out", laid_out)
+    real = stream.write_gguf
+
+    def write(*arguments: Any, **options: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:  # the weights gate must still see the adapter
+            inner.setattr(MergedTensors, "rows", rows)
+            real(*arguments, **options)
+
+    for module in (export, prove):
+        patch.setattr(module, "write_gguf", write)
 
 
 def queries_and_keys_not_permuted(patch: Patch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toolkit.quantize.plan import QUANT_TYPES, quant_type
+from toolkit.quantize.plan import QUANT_TYPES, quant_types
 from toolkit.quantize.verify import MAX_LOGIT_DIFFERENCE, compare
 
 ROWS = [[3, 1, 4, 1], [5, 2]]
@@ -53,4 +53,4 @@ def test_columns_that_only_one_side_has_are_padding():
 
 
 def test_types_are_found_whatever_their_case():
-    assert quant_type("q4_k_m") is QUANT_TYPES["Q4_K_M"]
+    assert quant_types("q4_k_m") == (QUANT_TYPES["Q4_K_M"],)

@@ -1,4 +1,4 @@
-"""What llama.cpp says while it works: warnings and errors are kept, the rest is dropped, nothing is printed.
+"""What llama.cpp says while it works: kept for who listens, dropped otherwise, never printed.
 
 llama-cpp-python installs a logger of its own whose levels are off by one, so that errors vanish when it is not
 verbose. This module replaces that callback when it is imported.
@@ -18,6 +18,7 @@ _WARN, _ERROR, _CONTINUE = 3, 4, 5
 
 _lock = threading.Lock()
 _listeners: list[list[tuple[int, str]]] = []
+_transcripts: list[list[str]] = []
 _last_level = 0
 
 
@@ -29,6 +30,8 @@ def _receive(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
         if _last_level in (_WARN, _ERROR):
             for lines in _listeners:
                 lines.append((_last_level, text.decode("utf-8", errors="replace")))
+        for parts in _transcripts:
+            parts.append(text.decode("utf-8", errors="replace"))
 
 
 llama_cpp.llama_log_set(_receive, ctypes.c_void_p(0))
@@ -62,3 +65,16 @@ def complaints() -> Iterator[Complaints]:
         with _lock:
             # By identity: two empty lists are equal.
             _listeners[:] = [other for other in _listeners if other is not lines]
+
+
+@contextmanager
+def transcript() -> Iterator[list[str]]:
+    """Collect all that llama.cpp says inside the block, in pieces that join to lines."""
+    parts: list[str] = []
+    with _lock:
+        _transcripts.append(parts)
+    try:
+        yield parts
+    finally:
+        with _lock:
+            _transcripts[:] = [other for other in _transcripts if other is not parts]

@@ -1,10 +1,10 @@
-"""llama.cpp's own quantiser, called through llama-cpp-python."""
+"""llama.cpp's own quantiser, called through llama-cpp-python: it chooses the kinds, and it is the witness."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections import Counter
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,31 @@ import llama_cpp
 from gguf import GGMLQuantizationType as Kind
 
 from toolkit.errors import JobFailed
-from toolkit.gguf_backend.log import complaints
+from toolkit.gguf_backend.log import complaints, transcript
 from toolkit.gguf_backend.model import usable_threads
-from toolkit.gguf_backend.weights import open_gguf
 from toolkit.quantize.plan import QuantType
 
-K_QUANT_BLOCK = 256
-_K_QUANTS = (Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)
+# One tensor of a dry run: `[   2/  21] blk.0.attn_k.weight - [ 64, 32, 1, 1], type = f32, size = 0.01 MiB` and, where
+# it changes, `-> 0.00 MiB (q5_0)`.
+_DECISION = re.compile(
+    r"\[ *\d+/ *\d+\] +(?P<name>\S+) +- +\[[^\]]*\], +type = +(?P<old>\w+), +size = +[\d.]+ MiB"
+    r"(?: -> +[\d.]+ MiB \((?P<new>\w+)\))?"
+)
+
+
+def choose_kinds(sparse: Path, kind: QuantType) -> dict[str, Kind]:
+    """Ask llama.cpp which kind it would give each tensor of a file, of which it reads the header alone.
+
+    Raises:
+        JobFailed: llama.cpp refused the file, in its words, or said nothing that this module understands.
+    """
+    params = _params(kind, 1)
+    params.dry_run = True
+    with transcript() as said, complaints() as heard:
+        code = llama_cpp.llama_model_quantize(os.fsencode(sparse), b"", ctypes.pointer(params))
+    if code != 0:
+        raise JobFailed(f"llama.cpp cannot plan {kind.name}: {heard.words()}")
+    return {match["name"]: Kind[(match["new"] or match["old"]).upper()] for match in _DECISION.finditer("".join(said))}
 
 
 def quantise(source: Path, target: Path, kind: QuantType, threads: int | None = None) -> None:
@@ -29,9 +47,7 @@ def quantise(source: Path, target: Path, kind: QuantType, threads: int | None = 
     Raises:
         JobFailed: llama.cpp gave up (most often a full disk); in its words.
     """
-    params: Any = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = int(kind.file_type)
-    params.nthread = threads or usable_threads()
+    params = _params(kind, threads or usable_threads())
     with complaints() as heard:
         code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.pointer(params))
     if code != 0:
@@ -39,22 +55,8 @@ def quantise(source: Path, target: Path, kind: QuantType, threads: int | None = 
         raise JobFailed(f"llama.cpp could not quantise to {kind.name}: {heard.words()}", where=target, hint=hint)
 
 
-def count_fallbacks(path: Path, kind: QuantType) -> dict[str, object]:
-    """Say which types the tensors got, and how many could not have the K-quant that the mixture wants for them.
-
-    K-quants work on rows of 256; llama.cpp stores other matrices in a coarser-grained type of more bits.
-    """
-    tensors = open_gguf(path).tensors
-    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
-    fallen = []
-    if "_K" in kind.name:
-        fallen = [
-            tensor for tensor in matrices if tensor.tensor_type not in _K_QUANTS and tensor.shape[0] % K_QUANT_BLOCK
-        ]
-    weights = sum(int(tensor.n_elements) for tensor in tensors)
-    return {
-        "matrices": len(matrices),
-        "fallbacks": len(fallen),
-        "types": dict(Counter(tensor.tensor_type.name for tensor in tensors)),
-        "bits_per_weight": round(8 * sum(int(tensor.n_bytes) for tensor in tensors) / weights, 3),
-    }
+def _params(kind: QuantType, threads: int) -> Any:
+    params: Any = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = int(kind.file_type)
+    params.nthread = threads
+    return params

@@ -1,4 +1,4 @@
-"""The trained weights, one at a time: base tensors from safetensors, with the adapter applied in float32.
+"""The trained weights, block by block of rows: base tensors from safetensors, with the adapter applied in float32.
 
 What applying means for LoRA, rsLoRA and DoRA is written in `toolkit.adapter_files`.
 """
@@ -13,7 +13,7 @@ from toolkit.tensor_files import FolderTensors, StoredTensor
 
 
 class MergedTensors:
-    """Base weights with the adapter applied, loaded one at a time under their Hugging Face names."""
+    """Base weights with the adapter applied, loaded in blocks of rows under their Hugging Face names."""
 
     def __init__(self, stored: FolderTensors, adapter: Adapter | None, required: Mapping[str, tuple[int, ...]]) -> None:
         """Join base and adapter.
@@ -43,9 +43,14 @@ class MergedTensors:
         return self._required[name]
 
     def load(self, name: str) -> StoredTensor:
-        """Load one tensor: as stored, or float32 with the adapter applied."""
-        stored = self._stored[name]
+        """Load one tensor whole: as stored, or float32 with the adapter applied."""
+        return self.rows(name, 0, self._required[name][0])
+
+    def rows(self, name: str, start: int, stop: int) -> StoredTensor:
+        """Load rows `start` to `stop` (exclusive): as stored, or float32 with the adapter applied."""
+        stored = self._stored.rows(name, start, stop)
         if name not in self.merged_names or self._adapter is None:
             return stored
-        merged = self._adapter.merged(name.removesuffix(".weight"), stored.to_float32())
+        module = name.removesuffix(".weight")
+        merged = self._adapter.merged(module, stored.to_float32(), slice(start, stop))
         return StoredTensor(name, "float32", merged)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.adapter_files import read_adapter
+from toolkit.affine import open_tensors
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.quantize.architectures import architecture_of
 from toolkit.quantize.architectures.decoder import Decoder
 from toolkit.quantize.merge import MergedTensors
 from toolkit.quantize.vocabulary import Vocabulary, read_vocabulary
-from toolkit.tensor_files import FolderTensors
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Source:
 def open_source(label: str, model_folder: Path, adapter_folder: Path | None) -> Source:
     """Open a model for export. Raises ToolkitError naming what is missing or not supported, before any work is done."""
     config = read_config(model_folder)
-    stored = FolderTensors(model_folder)
+    stored = open_tensors(model_folder, config)
     decoder = architecture_of(config, stored.entries, where=model_folder)
     adapter = None if adapter_folder is None else read_adapter(adapter_folder, stored.entries)
     if adapter is not None and adapter.is_untrained:

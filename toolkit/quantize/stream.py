@@ -1,56 +1,83 @@
-"""Write a GGUF file tensor by tensor: never more than one tensor is in memory."""
+"""Write a GGUF file block of rows by block of rows: read, merge, lay out, quantise, on a few threads, in order.
+
+However large the model, only the blocks in flight are in memory, and nothing lies on the disk but the file itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
-from toolkit import __version__
-from toolkit.quantize.plan import PlannedTensor
+from toolkit.atomic_files import flush_to_disk
+from toolkit.errors import JobFailed
+from toolkit.gguf_backend.model import usable_threads
+from toolkit.quantize import ggml
+from toolkit.quantize.header import write_header
+from toolkit.quantize.plan import FilePlan, PlannedTensor, padded
 from toolkit.quantize.source import Source
 from toolkit.tensor_files import StoredTensor
+
+# 2 MB of float32. With copies on the way a block takes about 8 MB, and there are two more of them than threads.
+BLOCK_WEIGHTS = 2**19
+_FLOATS = (Kind.F32, Kind.F16, Kind.BF16)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows `start` to `stop` (exclusive) of a tensor; `last` when nothing of it follows."""
+
+    tensor: PlannedTensor
+    start: int
+    stop: int
+    last: bool
 
 
 def write_gguf(
     path: Path,
     source: Source,
-    tensors: Sequence[PlannedTensor],
-    file_type: gguf.LlamaFileType,
+    plan: FilePlan,
     notes: Mapping[str, str],
+    threads: int | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> None:
-    """Write header, metadata and tensors to `path`. Raises OSError when the system refuses.
+    """Write the planned file.
 
-    notes: further `general.` entries, e.g. `{"license": "apache-2.0"}`
+    threads:  default: the physical cores that this process may use
+    progress: told bytes written and bytes in all, after every tensor
+
+    Raises:
+        OSError: the system refuses (a full disk).
+        JobFailed: a weight is not a number, or too large for the type.
     """
-    writer = gguf.GGUFWriter(path, source.decoder.gguf_name)
-    try:
-        _add_general(writer, source, tensors, file_type, notes)
-        source.decoder.write_metadata(writer)
-        source.vocabulary.write(writer)
-        for tensor in tensors:
-            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.byte_count, tensor.kind)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        extra = source.decoder.extra_tensors()
-        for tensor in tensors:
-            if tensor.source is None:
-                writer.write_tensor_data(extra[tensor.name])
-            else:
-                writer.write_tensor_data(_laid_out(source, tensor.source, tensor.kind))
-        writer.flush()
-    finally:
-        writer.close()
+    write_header(path, source, plan.tensors, plan.kind.file_type, notes)
+    extra = source.decoder.extra_tensors()
+    for kind in {tensor.kind for tensor in plan.tensors} - set(_FLOATS):
+        ggml.prepare(kind)
 
+    def make(block: _Block) -> NDArray[Any]:
+        return _packed(source, extra, block)
 
-def _laid_out(source: Source, name: str, kind: Kind) -> NDArray[np.generic]:
-    """Load a tensor, convert it to `kind` and lay it out as llama.cpp expects it."""
-    return np.ascontiguousarray(source.decoder.arrange(name, convert(source.tensors.load(name), kind)))
+    with path.open("r+b") as file, ThreadPoolExecutor(threads := threads or usable_threads()) as pool:
+        file.seek(0, 2)
+        size = 0
+        for block, packed in _in_order(pool, make, _blocks(source, plan), threads + 2):
+            file.write(packed.data)
+            size += packed.nbytes
+            if block.last:
+                file.write(bytes(padded(size) - size))
+                size = 0
+                progress(file.tell(), plan.file_bytes)
+        flush_to_disk(file)
 
 
 def convert(tensor: StoredTensor, kind: Kind) -> NDArray[np.generic]:
@@ -58,27 +85,64 @@ def convert(tensor: StoredTensor, kind: Kind) -> NDArray[np.generic]:
     if kind == Kind.BF16:
         return tensor.to_bfloat16().array
     if kind == Kind.F16:
-        return tensor.array if tensor.dtype == "float16" else tensor.to_float32().astype(np.float16)
-    if kind == Kind.F32:
-        return tensor.array if tensor.dtype == "float32" else tensor.to_float32()
-    raise ValueError(f"{kind.name} is llama.cpp's to write")
+        with np.errstate(over="ignore"):  # what does not fit is found when the rows are checked
+            return tensor.array if tensor.dtype == "float16" else tensor.to_float32().astype(np.float16)
+    return tensor.array if tensor.dtype == "float32" else tensor.to_float32()
 
 
-def _add_general(
-    writer: gguf.GGUFWriter,
-    source: Source,
-    tensors: Sequence[PlannedTensor],
-    file_type: gguf.LlamaFileType,
-    notes: Mapping[str, str],
-) -> None:
-    weights = sum(tensor.elements for tensor in tensors if tensor.source is not None)
-    writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(source.label)
-    writer.add_size_label(gguf.size_label(weights, weights, 0, 0))
-    writer.add_file_type(file_type)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_string("general.exported_by", f"local-training-toolkit {__version__}")
-    if "base_model.0.name" in notes:
-        writer.add_base_model_count(1)
-    for key, value in notes.items():
-        writer.add_string(f"general.{key}", value)
+def _blocks(source: Source, plan: FilePlan) -> Iterator[_Block]:
+    """Cut the file into blocks, in order, none of them through a unit of rows that belong together."""
+    for tensor in plan.tensors:
+        rows = tensor.shape[0]
+        unit = 1 if tensor.source is None else source.decoder.row_unit(tensor.source)
+        columns = tensor.elements // rows
+        step = max(1, BLOCK_WEIGHTS // (columns * unit)) * unit
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            yield _Block(tensor, start, stop, stop == rows)
+
+
+def _packed(source: Source, extra: Mapping[str, NDArray[np.float32]], block: _Block) -> NDArray[Any]:
+    """Make the bytes of a block, as the file holds them."""
+    tensor = block.tensor
+    if tensor.source is None:
+        return np.ascontiguousarray(extra[tensor.name][block.start : block.stop])
+    stored = source.tensors.rows(tensor.source, block.start, block.stop)
+    laid_out = StoredTensor(stored.name, stored.dtype, source.decoder.arrange(tensor.source, stored.array))
+    if tensor.kind in _FLOATS:
+        packed = np.ascontiguousarray(convert(laid_out, tensor.kind))
+        sound = True
+    else:
+        rows = laid_out.to_float32()
+        # A NaN can vanish in a block's maximum and leave numbers that look sound.
+        sound = bool(np.isfinite(rows).all())
+        packed = ggml.quantise_rows(rows, tensor.kind)
+    if not (sound and ggml.is_sound(packed, tensor.kind)):
+        raise JobFailed(
+            f"{tensor.source} holds numbers that {tensor.kind.name} cannot hold (NaN, infinite or too large)",
+            where=source.folder,
+            hint="Try BF16" if tensor.kind == Kind.F16 else "Such a model cannot answer: look at its training",
+        )
+    return packed
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    make: Callable[[_Block], NDArray[Any]],
+    blocks: Iterator[_Block],
+    window: int,
+) -> Iterator[tuple[_Block, NDArray[Any]]]:
+    """Yield blocks and what was made of them in their order, never more than `window` of them under way."""
+    waiting: deque[tuple[_Block, Future[NDArray[Any]]]] = deque()
+    try:
+        for block in blocks:
+            waiting.append((block, pool.submit(make, block)))
+            if len(waiting) >= window:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in waiting:
+            future.cancel()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 
 from toolkit.datasets.schema import Message
@@ -24,8 +25,7 @@ from toolkit.gguf_backend.session import GgufScorer
 from toolkit.gguf_backend.tensor_names import gguf_name
 from toolkit.gguf_backend.weights import named_weights, open_gguf
 from toolkit.protocols import Scorer
-from toolkit.quantize.llama_quantizer import count_fallbacks
-from toolkit.quantize.plan import RELATIVE_ERROR_LIMITS, PlannedTensor, QuantType
+from toolkit.quantize.plan import RELATIVE_ERROR_LIMITS, FilePlan, QuantType
 from toolkit.quantize.probes import CONVERSATIONS, TEXTS
 from toolkit.quantize.source import Source
 from toolkit.quantize.verify_text import chat_gate, tokenizer_gate
@@ -86,16 +86,27 @@ def verify_text(source: Source, path: Path, conversations: Sequence[Sequence[Mes
         scorer.close()
 
 
-def verify_structure(path: Path, tensors: Sequence[PlannedTensor], kind: QuantType) -> Gate:
+def verify_structure(path: Path, plan: FilePlan) -> Gate:
     """Load the file with gguf and with llama.cpp, and compare its tensors with the plan's."""
     try:
-        found = {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in open_gguf(path).tensors}
+        found = {
+            tensor.name: (tuple(int(n) for n in reversed(tensor.shape)), Kind(tensor.tensor_type))
+            for tensor in open_gguf(path).tensors
+        }
         GgufScorer(path, exact=True).close()
     except ToolkitError as error:
         return Gate("structure", False, {"error": str(error)})
-    planned = {tensor.name: tensor.shape for tensor in tensors}
+    planned = {tensor.name: (tensor.shape, tensor.kind) for tensor in plan.tensors}
     wrong = sorted(name for name in planned.keys() | found.keys() if planned.get(name) != found.get(name))
-    figures = {"tensors": len(found), "wrong": wrong[:10], "bytes": path.stat().st_size, **count_fallbacks(path, kind)}
+    figures = {
+        "tensors": len(found),
+        "wrong": wrong[:10],
+        "bytes": path.stat().st_size,
+        "matrices": len(plan.matrices),
+        "fallbacks": len(plan.fallbacks),
+        "types": plan.counts(),
+        "bits_per_weight": round(plan.bits_per_weight, 3),
+    }
     return Gate("structure", not wrong, figures)
 
 

@@ -67,8 +67,13 @@ class Decoder(ABC):
         """Name the linear layers of a block that have a bias."""
         raise NotImplementedError
 
+    def row_unit(self, name: str) -> int:
+        """Say how many rows of a tensor must stay together while they are laid out."""
+        del name
+        return 1
+
     def arrange(self, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Lay a tensor out as llama.cpp expects it."""
+        """Lay rows of a tensor out as llama.cpp expects it; their number is a multiple of `row_unit`."""
         del name
         return array
 

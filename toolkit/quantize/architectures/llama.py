@@ -23,10 +23,12 @@ class Llama(Decoder):
             feed_forward if self.config.get("mlp_bias") else ()
         )
 
+    def row_unit(self, name: str) -> int:
+        """Say how many rows of a tensor must stay together while they are laid out: those of a head."""
+        return self.head_dim if ".q_proj." in name or ".k_proj." in name else 1
+
     def arrange(self, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Lay a tensor out as llama.cpp expects it: it rotates neighbouring rows of queries and keys."""
-        if ".q_proj." in name:
-            return interleave_rotary(array, self.heads)
-        if ".k_proj." in name:
-            return interleave_rotary(array, self.kv_heads)
+        """Lay rows of a tensor out as llama.cpp expects it: it rotates neighbouring rows of queries and keys."""
+        if ".q_proj." in name or ".k_proj." in name:
+            return interleave_rotary(array, array.shape[0] // self.head_dim)
         return array
