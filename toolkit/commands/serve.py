@@ -19,7 +19,7 @@ from toolkit.commands.options import backend_option
 from toolkit.commands.progress import say
 from toolkit.config import DeviceChoice
 from toolkit.errors import ToolkitError
-from toolkit.quantize.export import VERIFICATION_NAME
+from toolkit.quantize.companions import VERIFICATION_NAME
 from toolkit.runs import RunFolder, runs_root
 from toolkit.serving.app import create_app
 from toolkit.serving.engine import Engine
