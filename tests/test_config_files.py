@@ -48,7 +48,7 @@ def test_every_mistake_in_a_file_is_reported_at_once_with_its_line(tmp_path: Pat
         "run.yaml:5: data.validation is True; expected text or a number from 0 below 1",
         "run.yaml:7: train.max_steps is '200'; expected a whole number above 0 or null",
         "run.yaml:8: train.batch_size is 0; expected a whole number above 0",
-        "run.yaml:9: train.schedule is 'cosin'; expected one of constant, linear, cosine",
+        "run.yaml:9: train.schedule is 'cosin'; expected one of constant, linear, cosine, cosine_restarts, wsd",
     ]
 
 
@@ -156,7 +156,10 @@ def test_a_file_that_is_not_yaml_is_refused_by_line(tmp_path: Path, text: str, c
 
 
 def test_a_missing_or_binary_file_is_refused_by_name(tmp_path: Path) -> None:
-    assert complaints(tmp_path / "none.yaml") == ["none.yaml: cannot read the config: No such file or directory"]
+    (line,) = complaints(tmp_path / "none.yaml")
+    assert line.startswith("none.yaml: no such config file, and no recipe of this name. ")
+    (tmp_path / "folder").mkdir()
+    assert complaints(tmp_path / "folder") == ["folder: cannot read the config: Is a directory"]
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
     assert complaints(tmp_path / "bad.yaml") == ["bad.yaml: the config is not UTF-8 text"]
 
@@ -164,3 +167,59 @@ def test_a_missing_or_binary_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_an_empty_file_and_an_empty_section_mean_the_defaults(tmp_path: Path) -> None:
     assert load_config(FinetuneConfig, write(tmp_path, "")) == FinetuneConfig()
     assert load_config(FinetuneConfig, write(tmp_path, "train:\nlora: {}\n")) == FinetuneConfig()
+
+
+def test_a_recipe_is_taken_by_its_name_and_a_file_of_that_name_goes_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(FinetuneConfig, "nano-demo").train.max_steps == 400
+    assert load_config(FinetuneConfig, Path("nano-demo.yaml")).train.max_steps == 400
+    assert load_config(PretrainConfig, "nano-pretrain").train.max_steps == 6000
+    Path("nano-demo").write_text("train: {max_steps: 3}\n")
+    assert load_config(FinetuneConfig, "nano-demo").train.max_steps == 3
+
+
+def test_a_recipe_that_does_not_exist_is_refused_with_the_nearest_and_all_that_do(tmp_path: Path) -> None:
+    with pytest.raises(ToolkitError) as caught:
+        load_config(FinetuneConfig, "nano-dem")
+    (problem,) = caught.value.problems
+    assert "Did you mean nano-demo? Recipes for toolkit finetune: " in problem.hint
+    assert "nano-pretrain" not in problem.hint
+    with pytest.raises(ToolkitError, match="Recipes for toolkit pretrain: nano-pretrain"):
+        load_config(PretrainConfig, "nano-demo")
+
+
+def test_a_relative_path_is_looked_for_beside_the_config_first_then_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("project/model").mkdir(parents=True)
+    Path("project/here.jsonl").touch()
+    Path("here.jsonl").touch()
+    Path("valid.jsonl").touch()
+    path = Path("project/run.yaml")
+    path.write_text("model: model\ndata: {path: here.jsonl, validation: valid.jsonl}\n")
+    config = load_config(FinetuneConfig, path)
+    assert config.model == "project/model"
+    assert config.data.path == "project/here.jsonl"
+    assert config.data.validation == "valid.jsonl"
+    # what is typed is meant from where it is typed
+    assert load_config(FinetuneConfig, path, (), {"data.path": "here.jsonl"}).data.path == "here.jsonl"
+    assert load_config(FinetuneConfig, path, ("data.path=here.jsonl",)).data.path == "here.jsonl"
+    monkeypatch.chdir("project")
+    assert load_config(FinetuneConfig, Path("run.yaml")).data.path == "here.jsonl"
+
+
+def test_names_that_are_no_paths_and_a_run_s_own_config_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("nano", "starter", "model"):
+        Path("run", name).mkdir(parents=True)
+    path = Path("run/config.yaml")
+    path.write_text("model: nano\ndata: {path: starter}\n")
+    assert load_config(FinetuneConfig, path) == FinetuneConfig()
+    path.write_text("model: model\n")
+    Path("run/manifest.json").touch()
+    assert load_config(FinetuneConfig, path).model == "model"

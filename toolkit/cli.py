@@ -80,6 +80,12 @@ def _demo() -> click.Command:
     return demo
 
 
+def _init() -> click.Command:
+    from toolkit.commands.init import init
+
+    return init
+
+
 def _doctor() -> click.Command:
     from toolkit.commands.doctor import doctor
 
@@ -88,6 +94,7 @@ def _doctor() -> click.Command:
 
 # Plain imports in functions rather than names of modules, so that import-linter sees every arrow.
 COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
+    "init": ("Make a folder to begin with.", _init),
     "finetune": ("Teach a model your data.", _finetune),
     "evaluate": ("Measure what a model answers right.", _evaluate),
     "export": ("Write GGUF for llama.cpp and prove it.", _export),

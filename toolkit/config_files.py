@@ -21,11 +21,14 @@ from pydantic.fields import FieldInfo
 from toolkit.atomic_files import write_atomic
 from toolkit.config import FinetuneConfig, PretrainConfig
 from toolkit.errors import Problem, ToolkitError
+from toolkit.recipes import Command, find_config
 
 AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
-RECIPES = Path(__file__).parent / "configs"
 # Options that exclude each other: a layer that sets one of them drops the other from the layers below.
 ALTERNATIVES = (("train.max_steps", "train.epochs"),)
+# Options that may name a file or a folder, and what they may be instead.
+PATHS = ("model", "adapter", "data.path", "data.validation", "corpus")
+NO_PATHS = ("nano", "starter")
 
 _CORE_SCHEMA = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -82,10 +85,13 @@ def load_config(
 ) -> AnyConfig:
     """Build a config from a recipe (`base`), a file (`path`), `key=value` texts and `flags` by dotted path.
 
-    A flag that is None was not given. Raises ToolkitError with every mistake: where it is, what was expected.
+    `path` may be the name of a recipe. A relative path in a file is looked for beside the file, then in the current
+    folder. A flag that is None was not given. Raises ToolkitError with every mistake: where it is, what was expected.
     """
     problems: list[Problem] = []
-    layers = [_read_file(Path(file), kind, problems) for file in (base, path) if file is not None]
+    if path is not None:
+        path = find_config(path, config_reader(kind))
+    layers = [_read_file(file, kind, problems) for file in (base, path) if file is not None]
     layers.append(_read_overrides(overrides, kind, problems))
     flag_layer = _Layer()
     for key, value in (flags or {}).items():
@@ -100,9 +106,22 @@ def load_config(
     return config
 
 
+def config_reader(kind: type[BaseModel]) -> Command:
+    """Return the command that reads configs of a kind."""
+    return "pretrain" if kind is PretrainConfig else "finetune"
+
+
 def config_text(config: BaseModel) -> str:
     """Write a config as YAML that `load_config` reads back to an equal one."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def value_text(value: Any) -> str:
+    """Write one option's value as YAML on one line."""
+    if isinstance(value, tuple):
+        value = list(value)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def save_config(config: BaseModel, path: Path) -> None:
@@ -113,7 +132,7 @@ def save_config(config: BaseModel, path: Path) -> None:
 def option_paths(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield (dotted path, field) of every option in a config model, sections themselves left out."""
     for name, info in model.model_fields.items():
-        section = _section(info)
+        section = section_of(info)
         if section is None:
             yield prefix + name, info
         else:
@@ -143,7 +162,20 @@ def _read_file(path: Path, kind: type[BaseModel], problems: list[Problem]) -> _L
     if not isinstance(node, yaml.MappingNode):
         raise ToolkitError("expected `key: value` lines", where=f"{path}:{node.start_mark.line + 1}")
     _read_mapping(node, kind, "", path, layer, problems)
+    _find_beside(path, layer)
     return layer
+
+
+def _find_beside(path: Path, layer: _Layer) -> None:
+    # A run's own config names things as they were named from where the run was started; what the run wrote beside it
+    # (`model`, `adapter`) is not meant.
+    folder = path.parent
+    if folder == Path() or (folder / "manifest.json").is_file():
+        return
+    for option in PATHS:
+        value = layer.values.get(option)
+        if isinstance(value, str) and value and value not in NO_PATHS and (folder / value).exists():
+            layer.values[option] = str(folder / value)
 
 
 def _read_mapping(
@@ -159,7 +191,7 @@ def _read_mapping(
             continue
         seen[key] = line
         info = kind.model_fields.get(key)
-        section = _section(info) if info else None
+        section = section_of(info) if info else None
         if info is None:
             problems.append(_unknown(f"{prefix}{key}", kind, prefix, place))
         elif section is None:
@@ -277,7 +309,8 @@ def _section_expected(path: str, section: type[BaseModel], place: str) -> Proble
     return Problem(f"{path} is a section: expected keys below it, such as {next(iter(section.model_fields))}", place)
 
 
-def _section(info: FieldInfo) -> type[BaseModel] | None:
+def section_of(info: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a section, or None for an option."""
     kind = info.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 

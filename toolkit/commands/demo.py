@@ -15,7 +15,6 @@ from toolkit.commands.evaluate import evaluate_targets
 from toolkit.commands.evaluation_table import console_for_results, format_comparison, tables
 from toolkit.commands.export import export_target
 from toolkit.commands.finetune import DEMONSTRATION_RECIPE, run_finetune
-from toolkit.commands.options import recipe
 from toolkit.config import BackendChoice, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.errors import JobFailed, Problem
@@ -25,6 +24,7 @@ from toolkit.evaluate.report import Report, write_report
 from toolkit.evaluate.results import save_rows
 from toolkit.evaluate.suites import Suite, load_suite
 from toolkit.protocols import Sampling
+from toolkit.recipes import recipe
 from toolkit.runs import RunFolder, runs_root
 
 QUANT = "Q4_K_M"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from toolkit.commands.options import config_command, config_options, recipe
+from toolkit.commands.options import config_command, config_options
 from toolkit.commands.progress import memory
 from toolkit.commands.training import announce, exit_if_stopped, follow_run, load_trainer, show_result
 from toolkit.config import FinetuneConfig
@@ -18,6 +18,7 @@ from toolkit.jobs.finetune import prepare_finetune
 from toolkit.jobs.job import Job
 from toolkit.jobs.plan import Plan, make_plan
 from toolkit.jobs.resume import check_inputs, find_checkpoint, load_resumed_config
+from toolkit.recipes import recipe
 from toolkit.runs import RunFolder, check_new_name, create_run, runs_root
 
 DEMONSTRATION_RECIPE = "nano-demo.yaml"

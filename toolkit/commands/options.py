@@ -10,7 +10,8 @@ import click
 from pydantic import BaseModel
 
 from toolkit.config import BackendChoice
-from toolkit.config_files import RECIPES, expected, option_paths
+from toolkit.config_files import config_reader, expected, option_paths
+from toolkit.recipes import recipe_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -40,7 +41,10 @@ def config_options(model: type[BaseModel], flags: dict[str, str]) -> Callable[[C
             metavar="KEY=VALUE",
             help="Set any option of the config, e.g. train.max_steps=200 (repeat it for more).",
         )(command)
-        return click.option("--config", "config_path", type=click.Path(path_type=Path), help="A YAML file.")(command)
+        text = f"A YAML file, or a recipe: {', '.join(recipe_names(config_reader(model)))}."
+        return click.option(
+            "--config", "config_path", metavar="FILE|RECIPE", type=click.Path(path_type=Path), help=text
+        )(command)
 
     return decorate
 
@@ -64,12 +68,6 @@ class ConfigCommand(click.Command):
 def config_command(model: type[BaseModel]) -> type[ConfigCommand]:
     """Return a command class that documents the keys of `model`."""
     return type("ConfigCommand", (ConfigCommand,), {"config_model": model})
-
-
-def recipe(name: str) -> Path | None:
-    """Return a packaged recipe's path, or None where it is not shipped."""
-    path = RECIPES / name
-    return path if path.is_file() else None
 
 
 def _one_line(text: str | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from toolkit.atomic_files import atomic_folder
-from toolkit.commands.options import config_command, config_options, recipe
+from toolkit.commands.options import config_command, config_options
 from toolkit.commands.progress import say
 from toolkit.commands.training import announce, exit_if_stopped, follow_run, load_trainer, show_result
 from toolkit.config import PretrainConfig
@@ -16,6 +16,7 @@ from toolkit.config_files import load_config
 from toolkit.errors import ToolkitError
 from toolkit.jobs.pretrain import check_shape, prepare_pretraining
 from toolkit.jobs.resume import check_inputs, find_checkpoint, load_resumed_config
+from toolkit.recipes import recipe
 from toolkit.runs import check_new_name, create_run
 
 BUNDLED_RECIPE = "nano-pretrain.yaml"
