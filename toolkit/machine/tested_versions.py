@@ -12,6 +12,7 @@ TESTED: dict[str, tuple[str, str, str]] = {
     "mlx": ("0.29", "0.32.4", "apple"),
     "mlx-lm": ("0.28", "0.32.2", "apple"),
     "numpy": ("1.26", "2.4.6", "any"),
+    "openai": ("2", "3.54.0", "extra"),
     "peft": ("0.18", "0.21.2", "any"),
     "psutil": ("6", "7.2.2", "any"),
     "pydantic": ("2.11", "2.14.3", "any"),
@@ -19,7 +20,9 @@ TESTED: dict[str, tuple[str, str, str]] = {
     "rich": ("13", "15.0.0", "any"),
     "safetensors": ("0.6", "0.8.0", "any"),
     "sentence-transformers": ("5", "6.2.0", "any"),
+    "starlette": ("0.47", "1.10.0", "any"),
     "tokenizers": ("0.22", "0.23.3", "any"),
     "torch": ("2.6", "2.13.0", "any"),
     "transformers": ("5.0", "5.23.0", "any"),
+    "uvicorn": ("0.30", "0.54.0", "any"),
 }
