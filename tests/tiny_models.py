@@ -198,3 +198,37 @@ def _write_weights(folder: Path, model: TinyModel, token_ids: dict[str, int]) ->
     )
     sharding = {} if model.max_shard_size is None else {"max_shard_size": model.max_shard_size}
     network.save_pretrained(folder, **sharding)
+
+
+def build_lfm2(folder: Path) -> Path:
+    """Write an LFM2-shaped folder, Qwen2's tokenizer in it: its short convolutions look across packed sequences."""
+    import torch
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = write_tokenizer(folder, "qwen2")
+    fields_of_mlx_lm = {"block_dim": 64, "block_ff_dim": 128, "block_multiple_of": 64, "block_ffn_dim_multiplier": 1.0}
+    config = Lfm2Config(
+        vocab_size=448,
+        hidden_size=64,
+        intermediate_size=128,
+        block_auto_adjust_ff_dim=False,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        layer_types=["conv", "full_attention"],
+        full_attn_idxs=[1],
+        bos_token_id=ids["<|endoftext|>"],
+        eos_token_id=ids["<|im_end|>"],
+        rope_theta=10_000.0,
+        **fields_of_mlx_lm,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Lfm2ForCausalLM(config)
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.data.mul_(4.0)
+    network.save_pretrained(folder)
+    return folder

@@ -58,6 +58,9 @@ class DataConfig(Section):
     """Evaluate on at most this many examples (chosen by seed)."""
     max_seq_tokens: int | None = Field(default=None, gt=1)
     """Longest example in tokens; longer ones are truncated and counted. Default: the model's context, at most 2,048."""
+    packing: bool = False
+    """Put several examples into a row of max_seq_tokens, each seeing itself alone; batch_size then counts rows. Pays on
+    GPUs with short examples, costs time on the CPU."""
 
 
 class LoraConfig(Section):
@@ -94,7 +97,7 @@ class TrainConfig(Section):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training data, instead of `max_steps`. Default: 3."""
     batch_size: int = Field(default=8, gt=0)
-    """Examples in a micro-batch."""
+    """Examples in a micro-batch (rows, with data.packing)."""
     accumulation: int = Field(default=1, gt=0)
     """Micro-batches in an update, weighted by their trained tokens."""
     learning_rate: float | None = Field(default=None, gt=0)

@@ -51,6 +51,7 @@ class StepEvent:
     loss:      nats per unit of weight, over those of the steps that were not skipped (NaN when all were)
     grad_norm: before clipping, of the last of them
     tokens, trained_tokens: tokens that are no padding, and those predicted, in those steps
+    padding_share: the part of their positions that was padding
     skipped:   updates skipped because their loss or gradient was not finite
     """
 
@@ -64,6 +65,7 @@ class StepEvent:
     tokens_per_second: float
     step_seconds: float
     peak_memory_bytes: int
+    padding_share: float = 0.0
     skipped: int = 0
 
 

@@ -214,6 +214,10 @@ class Trainer(Scorer, Protocol):
         """Return (trainable, total) parameters."""
         ...
 
+    def keeps_sequences_apart(self) -> bool:
+        """Tell whether sequences packed into one row do not see each other (tried on the model itself)."""
+        ...
+
     def peak_memory_bytes(self) -> int:
         """Peak device memory since the trainer was opened (the process's peak RSS on the CPU)."""
         ...

@@ -82,11 +82,13 @@ class _Pending:
     figures: list[StepFigures] = field(default_factory=list)
     tokens: int = 0
     trained_tokens: int = 0
+    positions: int = 0
     seconds: float = 0.0
 
     def add(self, result: StepResult, micro_batches: Sequence[Batch]) -> None:
         self.results.append(result)
         self.tokens += sum(batch.token_count for batch in micro_batches)
+        self.positions += sum(batch.tokens.size for batch in micro_batches)
         self.trained_tokens += sum(trained_token_count(batch) for batch in micro_batches)
 
     def read(self) -> list[StepFigures]:
@@ -194,6 +196,7 @@ class _Loop:
             tokens_per_second=pending.tokens / pending.seconds,
             step_seconds=pending.seconds / len(pending.figures),
             peak_memory_bytes=self.trainer.peak_memory_bytes(),
+            padding_share=1 - pending.tokens / pending.positions,
             skipped=len(pending.figures) - len(applied),
         )
 

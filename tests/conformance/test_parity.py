@@ -188,7 +188,7 @@ def _neutral(name: str) -> str:
 # What one framework brings and the other has to be given.
 MLX_ALONE = {
     "devices": {"device_label", "use_device"},
-    "packing": {"PackedRows", "decode_packed", "check_packing"},
+    "packing": {"PackedRows"},
     "model": {"rope_settings", "Parameter", "named_parameters"},
     "adapters": {"LoraLinear", "AdaptedModel", "base_weight"},
 }

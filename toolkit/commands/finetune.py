@@ -72,7 +72,7 @@ def run_finetune(config: FinetuneConfig, *, name: str | None = None, overwrite: 
     check_new_name(name, overwrite=overwrite)
     job = prepare_finetune(config)
     announce(job)
-    trainer = load_trainer(job)
+    job, trainer = load_trainer(job)
     run = create_run(name, job.facts.label, job.data_label, overwrite=overwrite)
     outcome = follow_run(job, trainer, run)
     exit_if_stopped(outcome, "finetune")
@@ -85,7 +85,8 @@ def resume_finetune(text: str, overrides: Sequence[str], flags: Mapping[str, str
     job = prepare_finetune(load_resumed_config(FinetuneConfig, run, overrides, flags))
     check_inputs(job, run, checkpoint)
     announce(job, checkpoint)
-    outcome = follow_run(job, load_trainer(job, checkpoint), run, checkpoint)
+    job, trainer = load_trainer(job, checkpoint)
+    outcome = follow_run(job, trainer, run, checkpoint)
     exit_if_stopped(outcome, "finetune")
     return run
 
@@ -108,6 +109,7 @@ def _show_plan(job: Job, plan: Plan) -> None:
     train = config.train
     middle, most, nearly_all, longest = plan.length_percentiles
     checkpointing = ", gradient checkpointing" if train.gradient_checkpointing else ""
+    rows_are = "packed rows" if job.training.is_packed else "examples"
     rows = [
         ("model", f"{job.facts.name} ({job.facts.architecture}, {job.facts.parameter_count:,} parameters)"),
         ("method", f"{job.method}, {plan.trainable:,} trainable of {plan.total:,}"),
@@ -115,9 +117,9 @@ def _show_plan(job: Job, plan: Plan) -> None:
         ("data", f"{figures.train_examples:,} train, {figures.validation_examples:,} validation"),
         ("lengths", f"50 % ≤ {middle}, 90 % ≤ {most}, 99 % ≤ {nearly_all}, longest {longest} tokens"),
         ("truncated", f"{figures.truncated:,}, left out {len(job.dropped):,}"),
-        ("padding", f"{plan.padding_share:.1%} of a batch"),
+        ("padding", _padding(plan)),
         ("steps", f"{job.total_steps:,} ({plan.updates_per_epoch:,} an epoch), warmup {plan.warmup_steps:,}"),
-        ("batch", f"{train.batch_size} × {train.accumulation} examples an update{checkpointing}"),
+        ("batch", f"{train.batch_size} × {train.accumulation} {rows_are} an update{checkpointing}"),
         ("tokens", f"{plan.tokens:,} over the whole run"),
         ("learning rate", f"{train.learning_rate:g}, {train.schedule}"),
         ("evaluate / save", f"every {train.eval_every} / {train.save_every} steps"),
@@ -127,6 +129,12 @@ def _show_plan(job: Job, plan: Plan) -> None:
         click.echo(f"{label + ':':<17}{text}")
     click.echo("\nOne example, trained tokens marked:\n")
     click.echo(_marked(plan.example))
+
+
+def _padding(plan: Plan) -> str:
+    if plan.unpacked_padding_share is None:
+        return f"{plan.padding_share:.1%} of a batch"
+    return f"{plan.padding_share:.1%} of a batch, packed ({plan.unpacked_padding_share:.1%} without packing)"
 
 
 def _marked(pieces: Sequence[tuple[str, bool]]) -> str:

@@ -61,7 +61,7 @@ def pretrain(
         if checkpoint is not None:
             check_inputs(job, run, checkpoint)
         announce(job, checkpoint)
-        trainer = load_trainer(job, checkpoint)
+        job, trainer = load_trainer(job, checkpoint)
     except BaseException as error:
         if checkpoint is None:
             run.update_manifest({"name": run.name, "kind": "pretrain", "status": "failed", "error": str(error)})

@@ -13,6 +13,7 @@ from toolkit.commands.progress import ProgressDisplay, say, stop_on_signal
 from toolkit.datasets.problems import condense
 from toolkit.events import StoppedEvent
 from toolkit.jobs.job import Job
+from toolkit.jobs.packing import settle_packing
 from toolkit.jobs.resume import exactness_warnings
 from toolkit.jobs.running import open_trainer, resume_command, run_job
 from toolkit.protocols import Trainer
@@ -37,6 +38,7 @@ def announce(job: Job, checkpoint: Checkpoint | None = None) -> None:
         f"data: {figures.train_examples:,} to train on, {figures.validation_examples:,} to validate on, "
         f"{figures.tokens:,} tokens an epoch ({figures.trained_tokens:,} trained)"
     )
+    say(f"batches: {_batches(job)}")
     if figures.truncated:
         say(f"warning: {figures.truncated} examples are longer than data.max_seq_tokens and were truncated")
     for problem in condense(job.dropped):
@@ -47,12 +49,21 @@ def announce(job: Job, checkpoint: Checkpoint | None = None) -> None:
             say(f"warning: going on, but not bit for bit: {'; '.join(changes)}")
 
 
-def load_trainer(job: Job, checkpoint: Checkpoint | None = None) -> Trainer:
-    """Load the model and say how much of it learns."""
+def _batches(job: Job) -> str:
+    training, order = job.training, "packed" if job.training.is_packed else "by length"
+    return f"{training.updates_per_epoch:,} updates an epoch, {order}, {training.padding_share:.1%} padding"
+
+
+def load_trainer(job: Job, checkpoint: Checkpoint | None = None) -> tuple[Job, Trainer]:
+    """Load the model, say how much of it learns, and return the job as this trainer can run it."""
     trainer = open_trainer(job, checkpoint)
+    settled = settle_packing(job, trainer, resumed=checkpoint is not None)
+    if settled is not job:
+        say(f"warning: {job.backend.name} cannot keep packed sequences apart in this architecture; batches instead:")
+        say(f"batches: {_batches(settled)}")
     trainable, total = trainer.parameter_counts()
     say(f"model: {job.facts.name}, {trainable:,} of {total:,} parameters learn ({job.method})")
-    return trainer
+    return settled, trainer
 
 
 def follow_run(job: Job, trainer: Trainer, run: RunFolder, checkpoint: Checkpoint | None = None) -> Outcome:

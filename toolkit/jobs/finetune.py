@@ -45,9 +45,11 @@ def prepare_finetune(config: FinetuneConfig) -> Job:
         accumulation=config.train.accumulation,
         seed=config.train.seed,
         pad_id=tokenizer.pad_id,
+        row_tokens=max_seq_tokens if config.data.packing else None,
     )
     return Job(
         config=resolve_steps(config, data.updates_per_epoch),
+        asked=config.train,
         facts=facts,
         tokenizer=tokenizer,
         training=data,

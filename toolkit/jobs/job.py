@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from toolkit.config import FinetuneConfig, PretrainConfig
+from toolkit.config import FinetuneConfig, PretrainConfig, TrainConfig
 from toolkit.datasets.batching import TrainingData
 from toolkit.datasets.chat import TokenizedExample
 from toolkit.datasets.tokenizer import Tokenizer
@@ -35,12 +35,14 @@ class DataFigures:
 class Job:
     """A resolved request. `config` has no open defaults; `reason` says why this backend was chosen.
 
+    asked:      the section `train` before its steps were counted
     data_label: short name for the run folder
     data_files: files that were read, for the manifest
     dropped:    one problem for each example that lost all its trained tokens to truncation
     """
 
     config: FinetuneConfig | PretrainConfig
+    asked: TrainConfig
     facts: ModelFacts
     tokenizer: Tokenizer
     training: TrainingData
@@ -110,3 +112,14 @@ def measure(train: Sequence[TokenizedExample], validation: Sequence[TokenizedExa
         trained_tokens=sum(example.trained_tokens for example in train),
         sha256=digest.hexdigest(),
     )
+
+
+def batch_figures(job: Job) -> dict[str, bool | int | float]:
+    """Say how an epoch is cut into batches, and how much of them is padding."""
+    training = job.training
+    return {
+        "packed": training.is_packed,
+        "rows_per_epoch": training.rows_per_epoch,
+        "updates_per_epoch": training.updates_per_epoch,
+        "padding_share": round(training.padding_share, 4),
+    }

@@ -20,6 +20,7 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 class Plan:
     """Figures of a run that has not begun.
 
+    unpacked_padding_share: what packing saves: the padding that it would be without; None when not packed
     length_percentiles: tokens of the training examples at 50, 90 and 99 %, and of the longest
     memory_bytes:       a guess: weights, optimizer and activations of the longest micro-batch
     example:            the first training example as (text, is it trained) pieces
@@ -31,6 +32,7 @@ class Plan:
     device: str
     length_percentiles: tuple[int, int, int, int]
     padding_share: float
+    unpacked_padding_share: float | None
     updates_per_epoch: int
     warmup_steps: int
     tokens: int
@@ -55,10 +57,11 @@ def make_plan(job: Job) -> Plan:
         device=device,
         length_percentiles=_percentiles(lengths),
         padding_share=job.training.padding_share,
+        unpacked_padding_share=job.training.unpacked().padding_share if job.training.is_packed else None,
         updates_per_epoch=per_epoch,
         warmup_steps=warmup_steps(job.total_steps, train),
         tokens=round(job.figures.tokens * job.total_steps / per_epoch),
-        memory_bytes=_memory_bytes(job, trainable, dtype, int(lengths.max())),
+        memory_bytes=_memory_bytes(job, trainable, dtype, job.training.longest_row),
         example=tuple(trained_pieces(first, job.tokenizer)),
     )
 

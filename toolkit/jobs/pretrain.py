@@ -73,6 +73,7 @@ def prepare_pretraining(config: PretrainConfig, initial: Path, say: Callable[[st
     )
     return Job(
         config=resolve_steps(resolve_model_defaults(config, facts.size), data.updates_per_epoch),
+        asked=config.train,
         facts=facts,
         tokenizer=tokenizer,
         training=data,

@@ -41,7 +41,7 @@ from toolkit.events import (
     StoppedEvent,
 )
 from toolkit.guards import GuardState, data_position
-from toolkit.jobs.job import Job
+from toolkit.jobs.job import Job, batch_figures
 from toolkit.jobs.results import write_result
 from toolkit.protocols import BackendDescription, Trainer
 from toolkit.runs import RunFolder, now, package_versions
@@ -87,6 +87,7 @@ class Record:
             "data": self._data_name(),
             "data_files": {str(path): _file_sha256(path) for path in job.data_files},
             "data_figures": asdict(job.figures),
+            "batches": batch_figures(job),
             "parameters": {"trainable": trainable, "total": total},
             "seed": job.config.train.seed,
             "total_steps": job.total_steps,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from toolkit.errors import ToolkitError
 from toolkit.initial_values import derive_seed
-from toolkit.mlx_backend import adapters, losses
+from toolkit.mlx_backend import adapters, losses, packing
 from toolkit.mlx_backend.checkpointing import checkpoint_blocks
 from toolkit.mlx_backend.devices import (
     choose_device,
@@ -264,6 +264,11 @@ class MlxTrainer(MlxScorer):
         """Return (trainable, total) parameters; tied weights count once."""
         trainable = sum(parameter.value.size for parameter in self.parameters.values())
         return trainable, parameter_count(self.base)
+
+    def keeps_sequences_apart(self) -> bool:
+        """Tell whether sequences packed into one row do not see each other (tried on the model itself)."""
+        with self._asking():
+            return packing.keeps_sequences_apart(self.split)
 
     def peak_memory_bytes(self) -> int:
         """Peak device memory since the trainer was opened (the process's peak RSS on the CPU)."""

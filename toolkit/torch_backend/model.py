@@ -22,7 +22,7 @@ from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
 from toolkit.torch_backend.affine_layers import loading_config
 from toolkit.torch_backend.devices import is_out_of_memory
-from toolkit.torch_backend.packing import one_segment_per_row
+from toolkit.torch_backend.packing import check_packing, decode_packed, one_segment_per_row
 from toolkit.torch_backend.quantised import dequantised, is_quantised, weight_shape
 
 
@@ -96,6 +96,7 @@ class SplitModel:
             raise ToolkitError(f"{type(model).__name__} keeps its decoder where the toolkit does not look for it")
         self._head = copy.copy(model)
         self._head._modules = {**model._modules, names[0]: _PassThrough()}
+        self._packing_checked = False
         self._check_head()
 
     def arithmetic(self) -> Any:
@@ -110,11 +111,17 @@ class SplitModel:
     def decode(self, tokens: Tensor, positions: np.ndarray | None = None) -> Tensor:
         """Run the decoder over (B, T) tokens; `positions` that restart within a row keep its sequences apart.
 
-        Without positions attention is plainly causal, which lets the kernels skip the mask. With them transformers
-        derives the block mask, but only while no mask and no cache are given (`use_cache=False`).
+        Without positions attention is plainly causal, which lets the kernels skip the mask.
+
+        Raises:
+            ToolkitError: this architecture cannot keep sequences apart.
         """
-        position_ids = None if positions is None else self.to_device(positions.astype(np.int64))
-        return self.decoder(input_ids=tokens, position_ids=position_ids, use_cache=False).last_hidden_state
+        if positions is None:
+            return self.decoder(input_ids=tokens, use_cache=False).last_hidden_state
+        if not self._packing_checked:
+            check_packing(self)
+            self._packing_checked = True
+        return decode_packed(self, tokens, positions)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return (n, V) logits for (n, H) hidden states, in the dtype the model computes them in."""

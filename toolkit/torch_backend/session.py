@@ -28,7 +28,7 @@ from toolkit.protocols import (
     TrainerState,
 )
 from toolkit.tensor_files import StoredTensor
-from toolkit.torch_backend import adapters, losses
+from toolkit.torch_backend import adapters, losses, packing
 from toolkit.torch_backend.checkpointing import checkpoint_blocks
 from toolkit.torch_backend.devices import (
     choose_device,
@@ -253,6 +253,11 @@ class TorchTrainer(TorchScorer):
         """Return (trainable, total) parameters; tied weights count once."""
         trainable = sum(parameter.numel() for parameter in self.parameters.values())
         return trainable, parameter_count(self.base)
+
+    def keeps_sequences_apart(self) -> bool:
+        """Tell whether sequences packed into one row do not see each other (tried on the model itself)."""
+        with self._asking():
+            return packing.keeps_sequences_apart(self.split)
 
     def peak_memory_bytes(self) -> int:
         """Peak device memory since the trainer was opened (the process's peak RSS on the CPU)."""
