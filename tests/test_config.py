@@ -17,6 +17,7 @@ from toolkit.config import (
     resolve_steps,
 )
 from toolkit.config_files import option_paths
+from toolkit.errors import ToolkitError
 
 TINY = SizeFacts(parameter_count=5_000_000, context=1024, linear_modules=("down_proj", "q_proj"))
 SEVEN_BILLION = SizeFacts(parameter_count=7_600_000_000, context=32_768, linear_modules=("q_proj",))
@@ -30,8 +31,8 @@ READ_AS = {
     "architecture": {"shape"},
     "tokenizer": {"tokenizer"},
 }
-# The only choice so far, so nothing has to ask: `tokenizer.pre_tokenizer: qwen2`, `train.optimizer: adamw`.
-SINGLE_CHOICE = {"tokenizer.pre_tokenizer", "train.optimizer"}
+# The only choice so far, so nothing has to ask: `tokenizer.pre_tokenizer: qwen2`.
+SINGLE_CHOICE = {"tokenizer.pre_tokenizer"}
 # `resolve_steps` turns it into `max_steps` (test_steps_are_updates_counted_from_epochs_and_rounded_up).
 CONSUMED_BY_RESOLVE = {"train.epochs"}
 
@@ -130,3 +131,11 @@ def test_steps_are_updates_counted_from_epochs_and_rounded_up(train: dict, steps
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         FinetuneConfig().train.seed = 3  # type: ignore[misc]
+
+
+def test_sgd_wants_a_learning_rate_of_its_own() -> None:
+    sgd = FinetuneConfig.model_validate({"train": {"optimizer": "sgd"}})
+    with pytest.raises(ToolkitError, match=r"train\.learning_rate: SGD has no default learning rate\. Try: --set"):
+        resolve_model_defaults(sgd, TINY)
+    given = FinetuneConfig.model_validate({"train": {"optimizer": "sgd", "learning_rate": 0.5}})
+    assert resolve_model_defaults(given, TINY).train.learning_rate == 0.5

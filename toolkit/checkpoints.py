@@ -3,7 +3,7 @@
     checkpoints/step-000100/
       adapter/                 PEFT's two files (lora), or
       model/model.safetensors  the trained weights as the trainer holds them (full)
-      optimizer.safetensors    `<name>.exp_avg`, `<name>.exp_avg_sq`, float32
+      optimizer.safetensors    `<name>.exp_avg`, `<name>.exp_avg_sq` (SGD: `<name>.momentum`), float32
       state.json               seed, update, data position, threads, BLAS, best step so far
       SHA256SUMS               written last; a folder without it is not a checkpoint (`toolkit.checksums`)
 

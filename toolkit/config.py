@@ -14,7 +14,10 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolkit.errors import ToolkitError
+
 Method = Literal["lora", "full"]
+OptimizerName = Literal["adamw", "sgd"]
 LoraVariant = Literal["lora", "dora", "rslora"]
 BackendChoice = Literal["auto", "mlx", "torch"]
 ScheduleName = Literal["constant", "linear", "cosine", "cosine_restarts", "wsd"]
@@ -102,7 +105,7 @@ class TrainConfig(Section):
     """Micro-batches in an update, weighted by their trained tokens."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora 5e-3, 1e-3, 2e-4, 2e-4; full 1e-3,
-    3e-4, 5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4."""
+    3e-4, 5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4. SGD has no default."""
     schedule: ScheduleName = "cosine"
     """Shape of the learning rate after warmup; wsd (warmup-stable-decay) stays at the peak until the last `decay`."""
     schedule_cycles: int = Field(default=2, gt=0)
@@ -115,10 +118,12 @@ class TrainConfig(Section):
     """Linear warmup: a fraction of all steps when below 1, else a number of steps."""
     min_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     """Where the schedule ends, as a fraction of the peak (constant never leaves the peak)."""
-    optimizer: Literal["adamw"] = "adamw"
-    """Update rule (AdamW with bias correction, float32 moments)."""
+    optimizer: OptimizerName = "adamw"
+    """Update rule, its state in float32: AdamW with bias correction, or SGD (give it a train.learning_rate)."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of SGD (0: none, and no state)."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled weight decay, on matrices only."""
+    """Weight decay, on matrices only: decoupled in AdamW, added to the clipped gradient in SGD, as in torch.optim."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """Decay of AdamW's first moment."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
@@ -259,10 +264,17 @@ def default_learning_rate(method: str, parameter_count: int) -> float:
 
 
 def resolve_model_defaults(config: AnyConfig, facts: SizeFacts) -> AnyConfig:
-    """Fill the defaults that depend on the model: learning rate, length, target modules, checkpointing."""
+    """Fill the defaults that depend on the model: learning rate, length, target modules, checkpointing.
+
+    Raises:
+        ToolkitError: the optimizer is SGD, and no learning rate is given.
+    """
     method = config.method if isinstance(config, FinetuneConfig) else "pretrain"
     train = config.train
     filled: dict[str, object] = {}
+    if train.learning_rate is None and train.optimizer == "sgd":
+        hint = "Try: --set train.learning_rate=0.1 (AdamW's defaults are far too small for SGD)"
+        raise ToolkitError("SGD has no default learning rate", where="train.learning_rate", hint=hint)
     if train.learning_rate is None:
         filled["learning_rate"] = default_learning_rate(method, facts.parameter_count)
     if train.gradient_checkpointing is None:

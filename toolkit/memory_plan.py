@@ -5,8 +5,8 @@ A guess, made before anything is loaded. It imports nothing, so that it works wh
 
 from __future__ import annotations
 
-# Bytes that training keeps for one float32 trainable weight: itself, its gradient, two moments.
-TRAINABLE_BYTES = 16
+# Each trainable weight, its gradient and each of the optimizer's moments is a float32.
+FLOAT32_BYTES = 4
 # Numbers kept for each position and unit of width in a decoder block, for the backward pass (Korthikanti et al. 2022,
 # arXiv:2205.05198, equation 2, without the attention matrix; doubled, since gated feed-forward layers are wider).
 ACTIVATIONS_PER_UNIT = 34
@@ -36,15 +36,17 @@ def training_bytes(
     layers: int,
     checkpointing: bool,
     activation_bytes: int,
+    moments: int = 2,
 ) -> int:
     """Add up weights, optimizer and the activations of one micro-batch of `positions` tokens.
 
-    frozen_bytes covers the base that does not learn; activation_bytes is the size of one number (2 for bfloat16).
+    frozen_bytes covers the base that does not learn; activation_bytes is the size of one number (2 for bfloat16);
+    moments is what the optimizer keeps for each weight (two for AdamW).
     """
     block = positions * hidden_size * activation_bytes
     kept = block * (layers * CHECKPOINTED_PER_UNIT + ACTIVATIONS_PER_UNIT) if checkpointing else 0
     activations = kept or block * layers * ACTIVATIONS_PER_UNIT
-    return round(trainable * TRAINABLE_BYTES + frozen_bytes + activations)
+    return round(trainable * FLOAT32_BYTES * (2 + moments) + frozen_bytes + activations)
 
 
 def lora_bytes(shape: str, *, weight_bytes: float, rank: int = 16, positions: int = 1024) -> int:

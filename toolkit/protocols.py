@@ -18,7 +18,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.config import LoraConfig
+from toolkit.config import LoraConfig, OptimizerName
 from toolkit.tensor_files import StoredTensor
 
 FinishReason = Literal["stop", "length"]
@@ -97,7 +97,7 @@ class TrainerState:
     """Everything a trainer needs to go on exactly: trainable weights and optimizer moments, by checkpoint name.
 
     weights: trainable tensors by Hugging Face / PEFT name
-    moments: float32 tensors named `<weight name>.exp_avg` and `<weight name>.exp_avg_sq`, in the weights' orientation
+    moments: float32 tensors named `<weight name>.<moment>` (`OptimizerSpec.moments`), in the weights' orientation
     updates: optimizer updates applied so far (Adam's bias correction needs it)
     """
 
@@ -118,13 +118,26 @@ class ScorerSpec:
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW with bias correction and decoupled decay (decay on matrices only, not on norms and biases)."""
+    """AdamW with bias correction, or SGD; gradients are clipped first, norms and biases do not decay.
 
+    Decay is decoupled in AdamW and added to the gradient in SGD, as in torch.optim. `momentum` is SGD's, without
+    dampening and Nesterov's look-ahead; betas and epsilon are AdamW's.
+    """
+
+    name: OptimizerName = "adamw"
+    momentum: float = 0.9
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     max_grad_norm: float = 1.0
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """What is kept for each weight, by its name on disk: `<weight name>.<moment>`."""
+        if self.name == "adamw":
+            return "exp_avg", "exp_avg_sq"
+        return ("momentum",) if self.momentum > 0 else ()
 
 
 @dataclass(frozen=True)

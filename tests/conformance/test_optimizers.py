@@ -5,11 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from toolkit.errors import ToolkitError
 from toolkit.protocols import OptimizerSpec
 
 SPEC = OptimizerSpec(weight_decay=0.1, beta1=0.8, beta2=0.95, max_grad_norm=0.5)
+SGD = OptimizerSpec("sgd", momentum=0.8, weight_decay=0.1, max_grad_norm=0.5)
+PLAIN_SGD = OptimizerSpec("sgd", momentum=0.0, weight_decay=0.1, max_grad_norm=0.5)
+each_rule = pytest.mark.parametrize("spec", [SPEC, SGD, PLAIN_SGD], ids=["adamw", "sgd", "sgd without momentum"])
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -64,6 +68,53 @@ def test_updates_equal_adamw_in_float64_with_clipping_and_decay_on_matrices_only
         np.testing.assert_allclose(kit.value(ours[name]), expected, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
+def sgd_by_hand(spec: OptimizerSpec, rates: list[float]) -> dict[str, np.ndarray]:
+    """SGD in float64: clip by the common norm, add the decay of matrices, then momentum (Sutskever et al. 2013)."""
+    weights = {name: array.astype(np.float64) for name, array in arrays().items()}
+    velocity = {name: np.zeros_like(w) for name, w in weights.items()}
+    for step, rate in enumerate(rates, start=1):
+        gradients = draw_gradients(step)
+        norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients.values()))
+        for name, w in weights.items():
+            g = gradients[name] * min(1.0, spec.max_grad_norm / (norm + 1e-6))
+            g = g + (spec.weight_decay if w.ndim == 2 else 0.0) * w
+            velocity[name] = spec.momentum * velocity[name] + g
+            weights[name] = w - rate * velocity[name]
+    return weights
+
+
+def sgd_of_torch(spec: OptimizerSpec, rates: list[float]) -> dict[str, np.ndarray]:
+    weights = {name: torch.nn.Parameter(torch.from_numpy(array).double()) for name, array in arrays().items()}
+    groups = [
+        {"params": [weights["layer.weight"]], "weight_decay": spec.weight_decay},
+        {"params": [weights["norm.weight"]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=spec.momentum, foreach=False, fused=False)
+    for step, rate in enumerate(rates, start=1):
+        for name, gradient in draw_gradients(step).items():
+            weights[name].grad = torch.from_numpy(gradient).double()
+        torch.nn.utils.clip_grad_norm_(weights.values(), spec.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    return {name: weight.detach().numpy() for name, weight in weights.items()}
+
+
+@pytest.mark.parametrize("spec", [SGD, PLAIN_SGD], ids=["momentum", "plain"])
+def test_updates_equal_sgd_by_hand_and_torchs_with_clipping_and_decay_on_matrices_only(kit, spec):
+    rates = [0.1, 0.05, 0.2, 0.01]
+    ours = parameters(kit)
+    optimizer = kit.optimizers.Optimizer(ours, spec)
+    for step, rate in enumerate(rates, start=1):
+        give_gradients(kit, ours, step)
+        optimizer.step(rate)
+    assert optimizer.updates == 4
+    by_hand, of_torch = sgd_by_hand(spec, rates), sgd_of_torch(spec, rates)
+    for name, expected in by_hand.items():
+        np.testing.assert_allclose(of_torch[name], expected, rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(kit.value(ours[name]), expected, rtol=2e-6, atol=2e-7, err_msg=name)
+
+
 def test_the_norm_is_reported_as_it_was_before_clipping(kit):
     ours = parameters(kit)
     gradients = give_gradients(kit, ours, 1, scale=10)
@@ -71,10 +122,11 @@ def test_the_norm_is_reported_as_it_was_before_clipping(kit):
     assert kit.optimizers.Optimizer(ours, SPEC).step(0.1).item() == pytest.approx(expected, rel=1e-6)
 
 
+@each_rule
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_leaves_weights_moments_and_counter_alone(kit, fault):
+def test_a_gradient_that_is_not_finite_leaves_weights_moments_and_counter_alone(kit, fault, spec):
     ours = parameters(kit)
-    optimizer = kit.optimizers.Optimizer(ours, SPEC)
+    optimizer = kit.optimizers.Optimizer(ours, spec)
     give_gradients(kit, ours, 1)
     optimizer.step(0.1)
     weights = {name: kit.value(p).copy() for name, p in ours.items()}
@@ -102,14 +154,17 @@ def test_a_loss_that_is_not_finite_skips_an_update_whose_gradient_is(kit, fault)
     assert optimizer.updates == 1
 
 
-def test_moments_are_named_after_their_weights_and_fill_a_fresh_optimizer_exactly(kit):
+@each_rule
+def test_moments_are_named_after_their_weights_and_fill_a_fresh_optimizer_exactly(kit, spec):
     ours, others = parameters(kit), parameters(kit)
-    first, second = kit.optimizers.Optimizer(ours, SPEC), kit.optimizers.Optimizer(others, SPEC)
+    first, second = kit.optimizers.Optimizer(ours, spec), kit.optimizers.Optimizer(others, spec)
     for step in range(3):
         give_gradients(kit, ours, step)
         first.step(0.1)
     moments = first.moments()
-    assert set(moments) == {f"{name}.{m}" for name in ours for m in ("exp_avg", "exp_avg_sq")}
+    kinds = {SPEC: ("exp_avg", "exp_avg_sq"), SGD: ("momentum",), PLAIN_SGD: ()}[spec]
+    assert set(moments) == {f"{name}.{kind}" for name in ours for kind in kinds}
+    assert all(tensor.array.any() for tensor in moments.values())
     second.restore(moments, first.updates)
     for name, parameter in others.items():
         kit.put(parameter, kit.value(ours[name]))
@@ -118,6 +173,13 @@ def test_moments_are_named_after_their_weights_and_fill_a_fresh_optimizer_exactl
         optimizer.step(0.05)
     assert second.updates == 4
     assert all(np.array_equal(kit.value(ours[name]), kit.value(others[name])) for name in ours)
+
+
+def test_the_state_of_another_rule_is_refused(kit):
+    ours = parameters(kit)
+    of_adamw = kit.optimizers.Optimizer(ours, SPEC).moments()
+    with pytest.raises(ToolkitError, match=r"optimizer state lacks layer\.weight\.momentum"):
+        kit.optimizers.Optimizer(ours, SGD).restore(of_adamw, 1)
 
 
 def test_a_state_that_does_not_fit_is_refused_with_every_fault_and_nothing_is_written(kit):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from tests.conformance.batches import ragged
 from toolkit.adapter_files import write_adapter
-from toolkit.config import LoraConfig
+from toolkit.config import LoraConfig, LoraVariant, OptimizerName
 from toolkit.mlx_backend.session import MlxBackend
 from toolkit.protocols import OptimizerSpec, ScorerSpec, Trainer, TrainerSpec
 from toolkit.torch_backend.session import TorchBackend
@@ -65,27 +66,33 @@ class Case:
     trained: int | None = None
     checkpointing: bool = False
     decay: float = 0.0
+    optimizer: OptimizerName = "adamw"
 
 
 RAGGED = (23, 5, 14)
-# Every pair of values of two of these settings occurs somewhere.
+EVEN = (16, 16)
+# test_the_cases_cover_every_pair_of_settings says of what.
 CASES = [
-    Case("qwen2", LORA, 1, RAGGED, None),
-    Case("qwen2", LORA, 4, RAGGED, 4, checkpointing=True, decay=0.1),
-    Case("qwen2", None, 4, RAGGED, 4),
-    Case("qwen2", None, 1, (16, 16), None, checkpointing=True, decay=0.1),
-    Case("qwen2 untied", None, 4, RAGGED, None),
-    Case("qwen2 untied", FEW, 1, (16, 16), 4),
-    Case("qwen3", LORA, 4, (16, 16), None, decay=0.1),
-    Case("qwen3", None, 1, RAGGED, 4),
-    Case("qwen3", FEW, 1, RAGGED, None, checkpointing=True),
-    Case("llama", FEW, 4, RAGGED, 4, decay=0.1),
-    Case("llama", None, 1, RAGGED, None, checkpointing=True),
-    Case("llama", LORA, 1, (16, 16), 4),
-    Case("llama3 rope", LORA, 4, RAGGED, 4),
-    Case("mistral", LORA, 1, RAGGED, 4, checkpointing=True),
-    Case("mistral", None, 4, (16, 16), None, decay=0.1),
+    Case("qwen2", LORA, 4, RAGGED),
+    Case("qwen2", RSLORA, 1, EVEN),
+    Case("qwen2", DORA, 1, RAGGED, None, checkpointing=True, decay=0.1, optimizer="sgd"),
+    Case("qwen2", None, 4, RAGGED, 4, decay=0.1),
+    Case("qwen2 untied", FEW, 4, EVEN, None, checkpointing=True, decay=0.1),
+    Case("qwen2 untied", RSLORA, 1, RAGGED, 4, checkpointing=True, decay=0.1, optimizer="sgd"),
+    Case("qwen2 untied", None, 1, EVEN, None, optimizer="sgd"),
+    Case("qwen3", DORA, 1, EVEN, None, optimizer="sgd"),
+    Case("qwen3", DORA, 4, RAGGED, 4, checkpointing=True),
+    Case("qwen3", None, 4, RAGGED, 4, decay=0.1),
+    Case("llama", FEW, 1, RAGGED, 4, optimizer="sgd"),
+    Case("llama", None, 4, EVEN, None, checkpointing=True, decay=0.1),
+    Case("llama3 rope", RSLORA, 4, EVEN, 4, decay=0.1, optimizer="sgd"),
+    Case("llama3 rope", None, 1, RAGGED, None, checkpointing=True),
+    Case("mistral", LORA, 1, RAGGED, 4, checkpointing=True, decay=0.1, optimizer="sgd"),
+    Case("mistral", LORA, 4, EVEN, None),
+    Case("mistral", None, 4, RAGGED, 4, checkpointing=True, decay=0.1, optimizer="sgd"),
 ]
+# Learning rates at which 20 updates matter, by optimizer and whether adapters learn.
+RATES = {("adamw", True): 1e-2, ("adamw", False): 1e-3, ("sgd", True): 0.1, ("sgd", False): 0.1}
 
 
 def open_both(folder: Path, **fields: Any) -> tuple[Trainer, Trainer]:
@@ -94,8 +101,8 @@ def open_both(folder: Path, **fields: Any) -> tuple[Trainer, Trainer]:
 
 
 def step(trainer: Trainer, number: int, case: Case) -> float:
-    micro = [ragged(100 * number + i, case.lengths, case.trained) for i in range(case.accumulation)]
-    rate = (1e-2 if case.lora else 1e-3) / (1 + number / 10)
+    micro = [ragged(100 * (number % 4) + i, case.lengths, case.trained) for i in range(case.accumulation)]
+    rate = RATES[case.optimizer, case.lora is not None] / (1 + number / 10)
     return trainer.train_step(micro, rate, sum(b.trained_weight for b in micro), number).read().loss
 
 
@@ -109,25 +116,39 @@ def test_logits_of_the_same_folder_agree(shape, build_tiny_model):
     np.testing.assert_allclose(logits(mlx_trainer), logits(torch_trainer), atol=1e-4)
 
 
+def test_the_cases_cover_every_pair_of_settings():
+    names = ("lora", "accumulation", "lengths", "trained", "checkpointing", "decay", "optimizer")
+    for first, second in itertools.combinations(names, 2):
+        found = {(getattr(case, first), getattr(case, second)) for case in CASES}
+        values = [{getattr(case, name) for case in CASES} for name in (first, second)]
+        assert found == set(itertools.product(*values)), (first, second)
+    methods = {(case.shape, case.lora is None) for case in CASES}
+    assert methods == set(itertools.product(SHAPES, (True, False)))
+    assert {case.lora.variant for case in CASES if case.lora} == set(get_args(LoraVariant))
+    assert {case.optimizer for case in CASES} == set(get_args(OptimizerName))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.shape}-{CASES.index(case)}")
 def test_the_first_20_losses_agree(case, build_tiny_model):
     fields = {
         "lora": case.lora,
         "gradient_checkpointing": case.checkpointing,
-        "optimizer": OptimizerSpec(weight_decay=case.decay),
+        "optimizer": OptimizerSpec(case.optimizer, weight_decay=case.decay),
         "seed": 11,
     }
     on_torch, on_mlx = open_both(build_tiny_model(**SHAPES[case.shape]), **fields)
     expected = [step(on_torch, number, case) for number in range(20)]
+    assert expected[16] < 0.98 * expected[0]  # of the same batch: the updates matter, far more than the bound
     assert [step(on_mlx, number, case) for number in range(20)] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("lora", [LORA, DORA, None], ids=["lora", "dora", "full"])
+@pytest.mark.parametrize(("lora", "optimizer"), [(LORA, "adamw"), (DORA, "adamw"), (RSLORA, "sgd"), (None, "sgd")])
 @pytest.mark.parametrize("first", ["torch", "mlx"])
-def test_a_run_goes_on_on_the_other_backend(first, lora, tiny_qwen2):
-    case = Case("qwen2", lora, 2, RAGGED)
-    pair = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, lora=lora), strict=True))
-    others = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, lora=lora, seed=5), strict=True))
+def test_a_run_goes_on_on_the_other_backend(first, lora, optimizer, tiny_qwen2):
+    case = Case("qwen2", lora, 2, RAGGED, optimizer=optimizer)
+    fields = {"lora": lora, "optimizer": OptimizerSpec(optimizer)}
+    pair = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, **fields), strict=True))
+    others = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, seed=5, **fields), strict=True))
     whole, second = pair[first], others["mlx" if first == "torch" else "torch"]
     for number in range(3):
         step(whole, number, case)

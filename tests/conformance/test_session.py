@@ -16,6 +16,7 @@ from toolkit.protocols import Backend, OptimizerSpec, ScorerSpec, Trainer, Train
 LORA = LoraConfig(rank=4, alpha=8.0)
 RSLORA = LoraConfig(rank=4, alpha=8.0, variant="rslora")
 DORA = LoraConfig(rank=4, alpha=8.0, variant="dora")
+ADAMW, SGD = OptimizerSpec(), OptimizerSpec("sgd")
 DROPPING = LoraConfig(rank=4, alpha=8.0, dropout=0.3)
 DROPPING_DORA = LoraConfig(rank=4, alpha=8.0, dropout=0.3, variant="dora")
 
@@ -105,13 +106,20 @@ def test_micro_batches_give_the_update_of_one_big_batch(tiny_qwen2, open_trainer
 
 
 @pytest.mark.parametrize(
-    ("lora", "checkpointing"),
-    [(None, False), (None, True), (DROPPING, False), (DROPPING, True), (DROPPING_DORA, True), (RSLORA, False)],
+    ("lora", "checkpointing", "optimizer"),
+    [
+        (None, False, ADAMW),
+        (None, True, SGD),
+        (DROPPING, False, ADAMW),
+        (DROPPING, True, ADAMW),
+        (DROPPING_DORA, True, ADAMW),
+        (RSLORA, False, SGD),
+    ],
 )
 def test_three_steps_and_three_after_restoring_equal_six_bit_for_bit(
-    kit, tiny_llama, open_trainer, lora, checkpointing
+    kit, tiny_llama, open_trainer, lora, checkpointing, optimizer
 ):
-    fields = {"lora": lora, "gradient_checkpointing": checkpointing}
+    fields = {"lora": lora, "gradient_checkpointing": checkpointing, "optimizer": optimizer}
     whole = open_trainer(tiny_llama, **fields)
     losses_whole = run(whole, 6)
     before = open_trainer(tiny_llama, **fields)

@@ -29,6 +29,7 @@ from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import Problem, ToolkitError
 from toolkit.jobs.resume import machine_changes
 from toolkit.models import NANO, ModelFacts, find_model, read_model
+from toolkit.protocols import OptimizerSpec
 from toolkit.runs import RunFolder, find_run, is_run
 from toolkit.tensor_files import SINGLE_NAME, StoredTensor, read_tensors
 
@@ -137,7 +138,7 @@ def verify(path: Path, base: Base | None = None) -> Verification:
     findings = _Findings(path)
     notes = _read_state(findings)
     weights = _check_weights(findings, notes, base)
-    moments = _check_moments(findings, weights)
+    moments = _check_moments(findings, notes, weights)
     if base.facts is None:
         findings.warn(
             f"the model {base.name} is not here, so names, shapes and the tokenizer were not compared with it"
@@ -218,11 +219,12 @@ def _check_weights(findings: _Findings, notes: Mapping[str, Any], base: Base) ->
     return tensors
 
 
-def _check_moments(findings: _Findings, weights: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
+def _check_moments(
+    findings: _Findings, notes: Mapping[str, Any], weights: Mapping[str, StoredTensor]
+) -> Mapping[str, StoredTensor]:
     moments = _read(findings, OPTIMIZER_NAME)
-    shapes = {
-        f"{name}.{kind}": tensor.array.shape for name, tensor in weights.items() for kind in ("exp_avg", "exp_avg_sq")
-    }
+    kinds = notes.get("moments", OptimizerSpec().moments)
+    shapes = {f"{name}.{kind}": tensor.array.shape for name, tensor in weights.items() for kind in kinds}
     if weights:
         _compare_shapes(findings, OPTIMIZER_NAME, moments, shapes, "the weights")
     _check_values(findings, OPTIMIZER_NAME, moments)

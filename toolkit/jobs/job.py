@@ -87,6 +87,8 @@ class Job:
             dtype=train.dtype,
             lora=lora,
             optimizer=OptimizerSpec(
+                name=train.optimizer,
+                momentum=train.momentum,
                 weight_decay=train.weight_decay,
                 beta1=train.beta1,
                 beta2=train.beta2,

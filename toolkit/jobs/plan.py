@@ -86,6 +86,7 @@ def _percentiles(lengths: np.ndarray) -> tuple[int, int, int, int]:
 def _memory_bytes(job: Job, trainable: int, dtype: str, longest: int) -> int:
     size = _BYTES[dtype]
     return training_bytes(
+        moments=len(job.trainer_spec().optimizer.moments),
         frozen_bytes=job.facts.parameter_count * size if job.method == "lora" else 0,
         trainable=trainable,
         positions=job.config.train.batch_size * longest,

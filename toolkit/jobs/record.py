@@ -105,6 +105,7 @@ class Record:
         notes = {
             "kind": job.kind,
             "method": job.method,
+            "moments": list(spec.optimizer.moments),
             "seed": job.config.train.seed,
             # Order, learning rate and dropout are pure functions of the update and of what the guards remember.
             "data_position": data_position(request.step + 1, request.guards.left_out),

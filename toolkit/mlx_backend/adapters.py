@@ -26,6 +26,7 @@ from toolkit.config import LoraConfig
 from toolkit.errors import Problem, ToolkitError
 from toolkit.initial_values import draw_kaiming_uniform
 from toolkit.mlx_backend.model import Parameter, from_stored
+from toolkit.mlx_backend.quantised import dequantised, is_quantised, weight_shape
 from toolkit.tensor_files import TensorEntry
 
 _PREFIX = "base_model.model."
@@ -44,7 +45,7 @@ class LoraLinear(nn.Module):
     def __init__(self, base_layer: nn.Module, rank: int, scale: float, dropout: float, dora: bool = False) -> None:
         """Wrap a linear layer, quantised or not; A and B start at zero, m at the lengths of W's rows, float32."""
         super().__init__()
-        outputs, inputs = _shape(base_layer)
+        outputs, inputs = weight_shape(base_layer)
         self.base_layer = base_layer
         self.scale = scale
         self.dropout = dropout
@@ -181,7 +182,7 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> AdaptedModel:
             raise ToolkitError(f"not an adapter folder: {needed} is missing", where=folder)
     adapter = read_adapter(Path(folder))
     places = dict(_linear_layers(model))
-    shapes = {name: _shape(layer) for name, layer in places.items()}
+    shapes = {name: weight_shape(layer) for name, layer in places.items()}
     file = str(adapter.tensors.path)
     problems = [
         Problem(f"the model has no place for {_PREFIX}{module}.lora_A.weight", file)
@@ -227,18 +228,8 @@ def _adapt(
 
 def base_weight(layer: Any) -> mx.array:
     """Return the weight (out, in) of a linear layer, dequantised where it is packed."""
-    if not isinstance(layer, nn.QuantizedLinear):
-        return layer["weight"]
-    return mx.dequantize(
-        layer["weight"], layer["scales"], layer.get("biases"), layer.group_size, layer.bits, layer.mode
-    )
+    return dequantised(layer) if is_quantised(layer) else layer["weight"]
 
 
 def _row_norms(weight: mx.array) -> mx.array:
     return mx.linalg.norm(weight.astype(mx.float32), axis=1)
-
-
-def _shape(layer: nn.Module) -> tuple[int, int]:
-    """Return (out, in) of a linear layer, packed or not."""
-    outputs, inputs = layer["weight"].shape
-    return outputs, inputs * 32 // layer.bits if isinstance(layer, nn.QuantizedLinear) else inputs

@@ -1,7 +1,7 @@
-"""AdamW with float32 moments, clipping, and a state that is filled in place.
+"""AdamW and SGD with float32 moments, clipping, and a state that is filled in place.
 
-The update rule is `mlx.optimizers.AdamW` (Loshchilov & Hutter 2019, arXiv:1711.05101), with bias correction,
-which is off in MLX by default.
+The update rules are `mlx.optimizers.AdamW` (Loshchilov & Hutter 2019, arXiv:1711.05101), with bias correction, which is
+off in MLX by default, and `mlx.optimizers.SGD`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 
 import mlx.core as mx
 import numpy as np
-from mlx.optimizers import AdamW
+from mlx.optimizers import SGD, AdamW
 
 from toolkit.errors import Problem, ToolkitError
 from toolkit.mlx_backend.model import Parameter, from_stored, stored
 from toolkit.protocols import OptimizerSpec
 from toolkit.tensor_files import StoredTensor
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-_MLX_MOMENTS = ("m", "v")
+# What mlx.optimizers calls the moments.
+_MLX_NAMES = {"exp_avg": "m", "exp_avg_sq": "v", "momentum": "v"}
 
 
 class Optimizer:
@@ -28,18 +28,9 @@ class Optimizer:
         """Set up zero moments for every parameter (all float32)."""
         self.parameters = dict(parameters)
         self.spec = spec
-        self._rules = {
-            decays: AdamW(
-                learning_rate=0.0,
-                betas=[spec.beta1, spec.beta2],
-                eps=spec.epsilon,
-                weight_decay=spec.weight_decay if decays else 0.0,
-                bias_correction=True,
-            )
-            for decays in (True, False)
-        }
+        self._rules = {decays: _update_rule(spec, spec.weight_decay if decays else 0.0) for decays in (True, False)}
         self._moments = {
-            name: {moment: mx.zeros_like(parameter.value) for moment in _MLX_MOMENTS}
+            name: {_MLX_NAMES[moment]: mx.zeros_like(parameter.value) for moment in spec.moments}
             for name, parameter in self.parameters.items()
         }
         self._updates = mx.array(0, mx.uint64)
@@ -63,7 +54,7 @@ class Optimizer:
             rule = self._rules[parameter.value.ndim >= 2]
             value = rule.apply_single(gradient * scale, parameter.value, fresh)
             parameter.value = mx.where(finite, value, parameter.value)
-            moments.update({moment: mx.where(finite, fresh[moment], moments[moment]) for moment in _MLX_MOMENTS})
+            moments.update({moment: mx.where(finite, fresh[moment], held) for moment, held in moments.items()})
             parameter.grad = None
         self._updates = self._updates + finite.astype(mx.uint64)
         mx.async_eval([p.value for p in self.parameters.values()], self._moments, self._updates, norm)
@@ -75,7 +66,7 @@ class Optimizer:
         return int(np.array(self._updates))
 
     def moments(self) -> dict[str, StoredTensor]:
-        """Copy the moments out as `<weight name>.exp_avg` and `<weight name>.exp_avg_sq`."""
+        """Copy the moments out as `<weight name>.<moment>`, those of `OptimizerSpec.moments`."""
         return {name: stored(name, slot.value) for name, slot in self._slots().items()}
 
     def restore(self, moments: Mapping[str, StoredTensor], updates: int) -> None:
@@ -89,10 +80,22 @@ class Optimizer:
 
     def _slots(self) -> dict[str, Parameter]:
         return {
-            f"{name}.{ours}": Parameter(self._moments[name], mlx_name)
+            f"{name}.{moment}": Parameter(self._moments[name], _MLX_NAMES[moment])
             for name in self.parameters
-            for ours, mlx_name in zip(MOMENTS, _MLX_MOMENTS, strict=True)
+            for moment in self.spec.moments
         }
+
+
+def _update_rule(spec: OptimizerSpec, weight_decay: float) -> AdamW | SGD:
+    if spec.name == "sgd":
+        return SGD(learning_rate=0.0, momentum=spec.momentum, weight_decay=weight_decay)
+    return AdamW(
+        learning_rate=0.0,
+        betas=[spec.beta1, spec.beta2],
+        eps=spec.epsilon,
+        weight_decay=weight_decay,
+        bias_correction=True,
+    )
 
 
 def fill(

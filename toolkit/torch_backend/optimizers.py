@@ -1,11 +1,12 @@
-"""AdamW with float32 moments, clipping, and a state that is filled in place.
+"""AdamW and SGD with float32 moments, clipping, and a state that is filled in place.
 
-The update rule is `torch.optim.AdamW` (Loshchilov & Hutter 2019, arXiv:1711.05101), fused.
+The update rules are `torch.optim.AdamW` (Loshchilov & Hutter 2019, arXiv:1711.05101) and `torch.optim.SGD`, fused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from toolkit.protocols import OptimizerSpec
 from toolkit.tensor_files import StoredTensor
 from toolkit.torch_backend.model import from_stored, stored
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+# What torch.optim calls the moments that have another name on disk.
+_TORCH_NAMES = {"momentum": "momentum_buffer"}
 
 
 class Optimizer:
@@ -30,18 +32,13 @@ class Optimizer:
             {"params": [p for p in everything if p.ndim >= 2], "weight_decay": spec.weight_decay},
             {"params": [p for p in everything if p.ndim < 2], "weight_decay": 0.0},
         ]
-        self._adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=0.0,
-            betas=(spec.beta1, spec.beta2),
-            eps=spec.epsilon,
-            fused=True,
-        )
+        self._rule = _update_rule([group for group in groups if group["params"]], spec)
+        self._updates = torch.zeros((), dtype=torch.int64, device=everything[0].device)
         for parameter in everything:
-            self._adamw.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                **{moment: torch.zeros_like(parameter) for moment in MOMENTS},
-            }
+            state = {_TORCH_NAMES.get(moment, moment): torch.zeros_like(parameter) for moment in spec.moments}
+            if spec.name == "adamw":
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            self._rule.state[parameter] = state
 
     def step(self, learning_rate: float, loss: Tensor | None = None) -> Tensor:
         """Clip, update and clear the gradients; return their norm before clipping, a scalar on the device.
@@ -51,28 +48,24 @@ class Optimizer:
         """
         with_gradient = [p for p in self.parameters.values() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(with_gradient, self.spec.max_grad_norm)
-        for group in self._adamw.param_groups:
+        for group in self._rule.param_groups:
             group["lr"] = learning_rate
+        finite = torch.isfinite(norm if loss is None else norm + loss)  # infinite or NaN when either is
         # The hook by which GradScaler makes a fused optimizer skip a step without waiting for the device.
-        suspect = norm if loss is None else norm + loss  # infinite or NaN when either is
-        setattr(self._adamw, "found_inf", (~torch.isfinite(suspect)).float())  # noqa: B010
-        self._adamw.step()
-        self._adamw.zero_grad(set_to_none=True)
+        setattr(self._rule, "found_inf", (~finite).float())  # noqa: B010
+        self._rule.step()
+        self._rule.zero_grad(set_to_none=True)
+        self._updates += finite
         return norm
 
     @property
     def updates(self) -> int:
         """Updates applied so far, skipped ones not counted (waits for the device)."""
-        return int(next(iter(self._adamw.state.values()))["step"].item())
+        return int(self._updates.item())
 
     def moments(self) -> dict[str, StoredTensor]:
-        """Copy the moments out as `<weight name>.exp_avg` and `<weight name>.exp_avg_sq`."""
-        result = {}
-        for name, parameter in self.parameters.items():
-            for moment in MOMENTS:
-                key = f"{name}.{moment}"
-                result[key] = stored(key, self._adamw.state[parameter][moment])
-        return result
+        """Copy the moments out as `<weight name>.<moment>`, those of `OptimizerSpec.moments`."""
+        return {name: stored(name, slot) for name, slot in self._slots().items()}
 
     def restore(self, moments: Mapping[str, StoredTensor], updates: int) -> None:
         """Fill moments and step counters in place.
@@ -80,14 +73,24 @@ class Optimizer:
         Raises:
             ToolkitError: names or shapes differ.
         """
-        targets = {
-            f"{name}.{moment}": self._adamw.state[parameter][moment]
+        fill(self._slots(), moments, "optimizer state")
+        self._updates.fill_(updates)
+        for state in self._rule.state.values():
+            if "step" in state:
+                state["step"].fill_(float(updates))
+
+    def _slots(self) -> dict[str, Tensor]:
+        return {
+            f"{name}.{moment}": self._rule.state[parameter][_TORCH_NAMES.get(moment, moment)]
             for name, parameter in self.parameters.items()
-            for moment in MOMENTS
+            for moment in self.spec.moments
         }
-        fill(targets, moments, "optimizer state")
-        for parameter in self.parameters.values():
-            self._adamw.state[parameter]["step"].fill_(float(updates))
+
+
+def _update_rule(groups: list[dict[str, Any]], spec: OptimizerSpec) -> torch.optim.Optimizer:
+    if spec.name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=spec.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(spec.beta1, spec.beta2), eps=spec.epsilon, fused=True)
 
 
 @torch.no_grad()
