@@ -18,7 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from toolkit.atomic_files import write_atomic, write_failed
+import psutil
+
+from toolkit.atomic_files import partials, write_atomic, write_failed
 from toolkit.errors import ToolkitError
 
 RUNS_VARIABLE = "TOOLKIT_RUNS_DIR"
@@ -164,7 +166,7 @@ class RunFolder:
         """Say how the run stands: running, finished, interrupted, failed or killed."""
         manifest = self.manifest()
         status = manifest.get("status", "unknown")
-        if status == "running" and not _process_lives(manifest.get("process_id")):
+        if status == "running" and not _process_lives(manifest.get("process_id"), manifest.get("process_started")):
             return "killed"
         return status
 
@@ -184,9 +186,11 @@ def check_new_name(name: str | None, *, overwrite: bool = False, root: Path | No
     if not path.exists():
         return
     if not overwrite:
-        hint = f"Choose another name, go on with it (--resume {name}) or replace it (--overwrite)"
+        go_on = f", go on with it (--resume {name})" if is_run(path) else ""
+        hint = f"Choose another name{go_on} or replace it (--overwrite)"
         raise ToolkitError("a run of this name exists", where=path, hint=hint)
-    if not is_run(path) and any(path.iterdir()):
+    # A run that was killed in its first moments may have left unfinished files and nothing else.
+    if not is_run(path) and set(path.iterdir()) - set(partials(path)):
         raise ToolkitError("this folder is not a run, so it is not overwritten", where=path)
 
 
@@ -276,13 +280,21 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "run"
 
 
-def _process_lives(process_id: object) -> bool:
+def process_started() -> float:
+    """Return when this process was started, in seconds since 1970: with its number, that tells it from all others."""
+    return psutil.Process().create_time()
+
+
+def _process_lives(process_id: object, started: object) -> bool:
     if not isinstance(process_id, int):
         return False
     try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
+        process = psutil.Process(process_id)
+        # Killed, but nobody has asked after it yet; and after a restart another process may have the number. Clocks
+        # are set now and then, hence the minute.
+        same = not isinstance(started, float) or abs(process.create_time() - started) < 60
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
+    except psutil.AccessDenied:
         return True
-    return True

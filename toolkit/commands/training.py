@@ -98,6 +98,10 @@ def show_result(run: RunFolder, next_commands: Sequence[str]) -> None:
     manifest = run.manifest()
     final = manifest["final"]
     click.echo(f"{run.path}: {manifest['result']}/ from step {manifest['result_step']} of {final['steps']}")
+    if final["best_step"] not in (None, manifest["result_step"]):
+        say(
+            f"warning: the checkpoint of the best step, {final['best_step']}, is lost or damaged: this is the last good"
+        )
     if final["best_val_loss"] is not None:
         before = final["val_loss_before"]
         origin = f" (before: {before:.4f})" if before is not None else ""

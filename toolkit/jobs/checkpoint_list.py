@@ -16,13 +16,19 @@ from toolkit.runs import RunFolder
 
 @dataclass(frozen=True)
 class Entry:
-    """One checkpoint. `val_loss` is None where it was not measured; `problems` is empty when its bytes are good."""
+    """One checkpoint.
+
+    val_loss: None where it was not measured
+    is_sound: a run that goes on would go back to it, should its loss or gradient no longer be finite
+    problems: empty when its bytes are good
+    """
 
     path: Path
     step: int
     size_bytes: int
     val_loss: float | None
     is_best: bool
+    is_sound: bool
     problems: tuple[Problem, ...]
 
 
@@ -46,7 +52,9 @@ def list_entries(run: RunFolder) -> list[Entry]:
     faults = {path: tuple(verify_checkpoint(path)) for path in paths}
     notes = {path: _notes(path) for path in paths}
     good = [path for path in paths if not faults[path]]
-    best = (notes[good[-1]].get("best") or {}).get("step") if good else None
+    newest = notes[good[-1]] if good else {}
+    best = (newest.get("best") or {}).get("step")
+    sound = (newest.get("guards") or {}).get("good_step")
     return [
         Entry(
             path=path,
@@ -54,6 +62,7 @@ def list_entries(run: RunFolder) -> list[Entry]:
             size_bytes=folder_bytes(path),
             val_loss=notes[path].get("val_loss"),
             is_best=checkpoint_step(path) == best,
+            is_sound=checkpoint_step(path) == sound,
             problems=faults[path],
         )
         for path in paths
@@ -61,7 +70,7 @@ def list_entries(run: RunFolder) -> list[Entry]:
 
 
 def plan_pruning(run: RunFolder, keep: int) -> PruningPlan:
-    """Keep the best checkpoint and the newest `keep` good ones. A corrupted one counts for nothing and goes.
+    """Keep the best checkpoint, the one to go back to, and the newest `keep` good ones. A corrupted one is worth nothing.
 
     Raises ToolkitError when the run is training (it prunes by itself), has no checkpoint, or has no good one: then
     there is nothing to choose by, and nothing is deleted.
@@ -77,7 +86,7 @@ def plan_pruning(run: RunFolder, keep: int) -> PruningPlan:
         faults = [problem for entry in entries for problem in entry.problems]
         what = "no checkpoint of this run is good, so none is deleted"
         raise ToolkitError.gather([*faults, Problem(what, str(run.path))])
-    kept = {entry.step for entry in good[-keep:]} | {entry.step for entry in good if entry.is_best}
+    kept = {entry.step for entry in good[-keep:]} | {entry.step for entry in good if entry.is_best or entry.is_sound}
     return PruningPlan(
         kept=tuple(entry for entry in entries if entry.step in kept),
         deleted=tuple(entry for entry in entries if entry.step not in kept),

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from toolkit.atomic_files import remove_partials
 from toolkit.checkpoints import (
     Checkpoint,
     checkpoint_step,
@@ -20,6 +21,7 @@ from toolkit.checkpoints import (
     list_checkpoints,
     load_checkpoint,
     load_notes,
+    newest_good_checkpoint,
     prune_checkpoints,
     save_checkpoint,
     step_folder_name,
@@ -44,7 +46,7 @@ from toolkit.guards import GuardState, data_position
 from toolkit.jobs.job import Job, batch_figures
 from toolkit.jobs.results import write_result
 from toolkit.protocols import BackendDescription, Trainer
-from toolkit.runs import RunFolder, now, package_versions
+from toolkit.runs import RunFolder, now, package_versions, process_started
 
 
 class Record:
@@ -64,6 +66,7 @@ class Record:
         job, run = self.job, self.run
         start = Position() if checkpoint is None else _resumed_position(run, checkpoint)
         if checkpoint is not None:
+            remove_partials(run.path)
             clean_checkpoints(run.checkpoints, checkpoint.step)
             run.trim_metrics(checkpoint.step, start.guards.rollbacks)
         save_config(job.config, run.config_path)
@@ -76,6 +79,7 @@ class Record:
             "kind": job.kind,
             "status": "running",
             "process_id": os.getpid(),
+            "process_started": process_started(),
             "started": run.manifest().get("started") or now(),
             "resumed": resumed,
             "method": job.method,
@@ -205,10 +209,7 @@ class Record:
     def _finish(self, event: FinishedEvent) -> None:
         run = self.run
         step = event.best.step if event.best else event.step
-        path = run.checkpoints / step_folder_name(step)
-        if not path.is_dir():  # The best one may have been lost to a resume from an older checkpoint.
-            path = list_checkpoints(run.checkpoints)[-1]
-        checkpoint = load_checkpoint(path)
+        checkpoint = _load_or_newest_good(run, step)
         folder = write_result(self.job, run, checkpoint)
         run.update_manifest(
             {
@@ -249,6 +250,17 @@ def _guards(saved: Mapping[str, Any]) -> GuardState:
 
 def _is_nan(value: object) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
+
+
+def _load_or_newest_good(run: RunFolder, step: int) -> Checkpoint:
+    """Load the checkpoint of `step`. Lost to a resume from an older one, or damaged since: the newest good one."""
+    try:
+        return load_checkpoint(run.checkpoints / step_folder_name(step))
+    except ToolkitError:
+        good = newest_good_checkpoint(run.checkpoints)
+        if good is None:
+            raise
+        return load_checkpoint(good)
 
 
 def final_figures(run: RunFolder, event: FinishedEvent) -> dict[str, Any]:

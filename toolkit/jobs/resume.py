@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from toolkit.errors import Problem, ToolkitError
 from toolkit.jobs.job import Job
 from toolkit.jobs.running import resume_command
 from toolkit.protocols import BackendDescription
-from toolkit.runs import RunFolder, find_run
+from toolkit.runs import RunFolder, find_run, runs_root
 
 AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
 LENGTH = ("train.max_steps", "train.epochs")
@@ -31,21 +32,32 @@ def find_checkpoint(text: str, kind: str) -> tuple[RunFolder, Checkpoint]:
     """Find the run that `text` names (or the run and the very checkpoint, given a checkpoint's path) and read it.
 
     Raises:
-        ToolkitError: no such run, it is of another kind, it has no checkpoint, or its newest one is corrupted (then
-            every file at fault is named, and the last good checkpoint is offered).
+        ToolkitError: no such run, it is of another kind, it is training, it has no checkpoint, or its newest one is
+            corrupted (then every file at fault is named, and the last good checkpoint is offered).
     """
     run = find_run(text)
     begun_by = run.manifest().get("kind", kind)
     if begun_by != kind:
         raise ToolkitError(f"this run was begun by toolkit {begun_by}", where=text, hint=resume_command(begun_by, run))
+    process_id = run.manifest().get("process_id")
+    if run.status() == "running" and process_id != os.getpid():
+        what = f"this run is training, in process {process_id}"
+        raise ToolkitError(
+            what, where=run.path, hint="Wait for its end, or stop it with Ctrl-C, before going on with it"
+        )
     given = Path(text)
     if given.is_dir() and given.resolve().parent == run.checkpoints.resolve():
         return run, _load(given, kind, run)
     found = list_checkpoints(run.checkpoints)
     if not found:
-        hint = f"Start again: toolkit {kind} --config {run.config_path}"
+        hint = f"Start again: {_start_again(kind, run)}"
         raise ToolkitError("this run has no checkpoint to go on from", where=run.path, hint=hint)
     return run, _load(found[-1], kind, run)
+
+
+def _start_again(kind: str, run: RunFolder) -> str:
+    in_root = run.path.resolve().parent == runs_root().resolve()
+    return f"toolkit {kind} --config {run.config_path}" + (f" --name {run.name} --overwrite" if in_root else "")
 
 
 def _load(path: Path, kind: str, run: RunFolder) -> Checkpoint:
@@ -53,7 +65,7 @@ def _load(path: Path, kind: str, run: RunFolder) -> Checkpoint:
     if not problems:
         return load_checkpoint(path)
     good = newest_good_checkpoint(run.checkpoints)
-    hint = f"No checkpoint of this run is good; start again: toolkit {kind} --config {run.config_path}"
+    hint = f"No checkpoint of this run is good; start again: {_start_again(kind, run)}"
     if good is not None:
         hint = f"The last good one is {good.name}; go on from it: {resume_command(kind, run, good)}"
     *others, last = problems
@@ -127,7 +139,8 @@ def machine_changes(notes: Mapping[str, Any], now: BackendDescription) -> list[s
 
 
 def _is_finished(run: RunFolder) -> bool:
-    return run.adapter.is_dir() or run.model.is_dir()
+    # Both: a kill may have come between the result and the manifest that says so.
+    return run.manifest().get("status") == "finished" and (run.adapter.is_dir() or run.model.is_dir())
 
 
 def _value(config: Any, path: str) -> Any:
