@@ -283,6 +283,13 @@ def test_pruning_keeps_the_best_and_the_newest_and_says_what_it_frees(run: RunFo
     assert result.stdout.splitlines()[-1] == f"freed {freed:.0f} MiB"
 
 
+def test_pruning_keeps_the_checkpoint_that_a_rollback_would_go_to(run: RunFolder) -> None:
+    guards = json.loads((newest(run) / "state.json").read_text())["guards"]
+    restate(newest(run), best={"step": 4, "val_loss": 0.5}, guards={**guards, "good_step": 2})
+    assert toolkit("checkpoint", "prune", "mine", "--keep", 1).exit_code == 0
+    assert names(run) == ["step-000002", "step-000004"]
+
+
 def test_pruning_keeps_as_many_as_the_runs_config_says(run: RunFolder) -> None:
     assert toolkit("checkpoint", "prune", "mine").exit_code == 0
     assert len(names(run)) == 4

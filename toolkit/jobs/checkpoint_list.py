@@ -70,7 +70,7 @@ def list_entries(run: RunFolder) -> list[Entry]:
 
 
 def plan_pruning(run: RunFolder, keep: int) -> PruningPlan:
-    """Keep the best checkpoint, the one to go back to, and the newest `keep` good ones. A corrupted one is worth nothing.
+    """Keep the best checkpoint, the one to go back to, and the newest `keep` good ones; corrupted ones go.
 
     Raises ToolkitError when the run is training (it prunes by itself), has no checkpoint, or has no good one: then
     there is nothing to choose by, and nothing is deleted.
