@@ -126,7 +126,7 @@ def test_a_full_disk_ends_the_job_with_exit_code_1_and_the_last_good_checkpoint_
 
     def fill_up(path: Path, *rest: object) -> None:
         calls.append(path)
-        if len(calls) > 2:  # two files a checkpoint: the first one fits, the second does not
+        if len(calls) > 1:  # the moments: the first checkpoint fits, the second does not
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, *rest)  # type: ignore[arg-type]
 
