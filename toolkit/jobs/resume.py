@@ -105,11 +105,9 @@ def check_inputs(job: Job, run: RunFolder, checkpoint: Checkpoint) -> None:
     ]
     early = run.manifest().get("stopped_early")
     if early and checkpoint.step == early["step"] and _is_finished(run):
-        what = f"this run ended early: no better validation loss in {early['evaluations']} evaluations up to step"
-        hint = (
-            f"Start another, with more patience: toolkit {job.kind} --config {run.config_path} --set train.patience=0"
-        )
-        problems.append(Problem(f"{what} {early['step']}", str(run.path), hint))
+        what = f"this run ended early at step {early['step']}, after {early['evaluations']} evaluations without a gain"
+        hint = f"Start another with more patience: toolkit {job.kind} --config {run.config_path} --set train.patience=0"
+        problems.append(Problem(what, str(run.path), hint))
     if checkpoint.step > job.total_steps or (checkpoint.step == job.total_steps and _is_finished(run)):
         what = f"this run has already done {checkpoint.step} steps of {job.total_steps}"
         problems.append(Problem(what, str(run.path), f"Give it more: --set train.max_steps={2 * checkpoint.step}"))

@@ -3,11 +3,15 @@
 On Linux MLX's wheel brings the reference BLAS, 10 to 30 times slower than OpenBLAS. A library that is loaded globally
 before MLX takes the place of the wheel's. It would take the place of torch's own BLAS too (slower, and other bits), so
 torch, where it is installed, is imported first. mlx-lm lowers the limit on open files when it is imported.
+
+On macOS the watchdog of the GPU ends a process whose kernel keeps the display waiting (mlx-examples#1076, mlx#3267); a
+variable that the driver reads when Metal is loaded relaxes it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -18,6 +22,11 @@ _OPENBLAS_PLACES = (
     "/usr/lib64/libopenblasp.so.0",  # Fedora: openblas-threads
     "/usr/lib/libopenblas.so.0",  # Arch: openblas
 )
+
+
+def _relax_metal_watchdog() -> None:
+    if sys.platform == "darwin":
+        os.environ.setdefault("AGX_RELAX_CDM_CTXSTORE_TIMEOUT", "1")
 
 
 def _load_openblas() -> ctypes.CDLL | None:
@@ -41,6 +50,7 @@ def _import_mlx_lm() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
+_relax_metal_watchdog()
 _openblas = _load_openblas()
 _import_mlx_lm()
 
