@@ -61,7 +61,8 @@ def test_a_failed_gate_is_named_and_the_exit_code_is_1(model: Path, monkeypatch:
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "architecture": (
         lambda model: edit(model / "config.json", architectures=["MambaForCausalLM"]),
-        "architecture MambaForCausalLM cannot be exported to GGUF. Supported: LlamaForCausalLM, Qwen2ForCausalLM",
+        "architecture MambaForCausalLM cannot be exported to GGUF. Supported: LlamaForCausalLM, "
+        "MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM",
     ),
     "sliding window": (lambda model: edit(model / "config.json", use_sliding_window=True), "use_sliding_window"),
     "rope": (

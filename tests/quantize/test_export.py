@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "llama with wide heads": {"family": "llama", "changes": (("head_dim", 32),)},
     "qwen2 of 96 columns": {"hidden_size": 96},
+    "qwen3 tied": {"family": "qwen3"},
+    "qwen3 untied": {"family": "qwen3", "tied": False},
+    "mistral": {"family": "mistral", "tied": False},
 }
 Build = Callable[..., Path]
 ExportOnce = Callable[..., ExportReport]
@@ -148,6 +152,15 @@ def test_bfloat16_weights_are_copied_bit_for_bit(build_tiny_model: Build, export
     assert (written == stored.view(torch.uint16).numpy()).all()
 
 
+def test_a_sliding_window_ends_the_context_that_llama_cpp_is_told(build_tiny_model: Build, tmp_path: Path):
+    folder = Path(shutil.copytree(build_tiny_model(family="mistral"), tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    for window, context in ((128, 128), (None, 256), (4096, 256)):
+        (folder / "config.json").write_text(json.dumps({**config, "sliding_window": window}), "utf-8")
+        request = ExportRequest(Target("model", "tiny", folder), "F32", tmp_path, check=False, overwrite=True)
+        assert metadata_value(open_gguf(export_model(request).path), "llama.context_length") == context
+
+
 def test_tied_embeddings_are_written_once_and_untied_ones_twice(build_tiny_model: Build, export_once: ExportOnce):
     def names(**shape: Any) -> set[str]:
         return {tensor.name for tensor in open_gguf(export_once(build_tiny_model(**shape)).path).tensors}
@@ -216,15 +229,17 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
         with files_limited_to(limit):
             real(*arguments)
 
+    folder = build_tiny_model()
     monkeypatch.setattr(export_module, "write_gguf", limited)
     with pytest.raises(JobFailed, match="cannot"):
-        export_model(ExportRequest(Target("model", "tiny", build_tiny_model()), quant, tmp_path, check=False))
+        export_model(ExportRequest(Target("model", "tiny", folder), quant, tmp_path, check=False))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_that_finds_no_room_is_told_in_one_line(build_tiny_model: Build, tmp_path: Path):
+    folder = build_tiny_model()
     with files_limited_to(10), pytest.raises(JobFailed, match="cannot write"):
-        export_model(ExportRequest(Target("model", "tiny", build_tiny_model()), "F32", tmp_path, check=False))
+        export_model(ExportRequest(Target("model", "tiny", folder), "F32", tmp_path, check=False))
     assert list(tmp_path.iterdir()) == []
 
 

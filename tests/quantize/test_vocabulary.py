@@ -15,7 +15,8 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tests.tiny_models import LLAMA3_PATTERN, QWEN2_PATTERN, QWEN2_TEMPLATE, write_tokenizer
 from toolkit.datasets.tokenizer import Tokenizer as TrainedTokenizer
 from toolkit.errors import ToolkitError
-from toolkit.quantize.pre_tokenizer import recognise
+from toolkit.gguf_backend.weights import metadata_value, open_gguf
+from toolkit.quantize.pre_tokenizer import finish_vocabulary, recognise
 from toolkit.quantize.vocabulary import Vocabulary, read_vocabulary
 
 
@@ -98,6 +99,12 @@ PATTERNS = {
     "llama 3": (LLAMA3_PATTERN, True, "llama-bpe"),
     "llama 3 that obeys its merges": (LLAMA3_PATTERN, False, "smaug-bpe"),
 }
+OTHERS = {
+    "gpt-2": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+    "smollm": pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    ),
+}
 
 
 @pytest.mark.parametrize("case", PATTERNS)
@@ -115,8 +122,14 @@ def test_pre_tokenizers_are_recognised_by_what_they_do(folder: Path, case: str):
     assert recognise(engine, definition, folder) == expected
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_of_llama_cpps_pre_tokenizers_are_tried(folder: Path, name: str):
+    engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine.pre_tokenizer = OTHERS[name]  # pyright: ignore[reportAttributeAccessIssue]
+    assert recognise(engine, json.loads(engine.to_str()), folder) == name
+
+
 FOREIGN = {
-    "GPT-2": pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
     "prefix space": pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
@@ -144,13 +157,13 @@ def test_other_pre_tokenizers_are_refused_by_name(folder: Path, case: str):
     engine.pre_tokenizer = FOREIGN[case]  # pyright: ignore[reportAttributeAccessIssue]
     engine.save(str(folder / "tokenizer.json"))
     with pytest.raises(
-        ToolkitError, match=r"pre-tokenizer .*ByteLevel.* cannot be exported. Supported: qwen2, llama-bpe"
+        ToolkitError, match=r"pre-tokenizer .*ByteLevel.* cannot be exported. llama.cpp cuts text in \d+ ways"
     ):
         read(folder)
 
 
 REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
-    "SentencePiece": (lambda d: d["model"].update(byte_fallback=True), "does not work on bytes"),
+    "byte fallback": (lambda d: d["model"].update(byte_fallback=True), "does not work on bytes"),
     "Unigram": (lambda d: d["model"].update(type="Unigram"), "tokenizer model Unigram cannot be exported"),
     "lowercase": (lambda d: d.update(normalizer={"type": "Lowercase"}), "normaliser Lowercase cannot be exported"),
     "stripping token": (lambda d: d["added_tokens"][0].update(lstrip=True), "strips its surroundings"),
@@ -164,6 +177,22 @@ def test_tokenizers_that_gguf_cannot_express_are_refused(folder: Path, tmp_path:
     edit(folder, change)
     with pytest.raises(ToolkitError, match=message):
         read_vocabulary(folder, trained, 400)
+
+
+def test_further_chat_templates_are_kept_by_name(folder: Path):
+    named = [{"name": "default", "template": QWEN2_TEMPLATE}, {"name": "tool_use", "template": "tools: {{ messages }}"}]
+    edit(folder, lambda d: d.update(chat_template=named), "tokenizer_config.json")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("rag", "utf-8")
+    vocabulary = read(folder)
+    assert vocabulary.chat_template == QWEN2_TEMPLATE
+    path = folder / "vocabulary.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    vocabulary.write(writer)
+    finish_vocabulary(writer)
+    assert metadata_value(open_gguf(path), "tokenizer.chat_template.tool_use") == "tools: {{ messages }}"
+    assert metadata_value(open_gguf(path), "tokenizer.chat_template.rag") == "rag"
+    assert metadata_value(open_gguf(path), "tokenizer.chat_templates") == ["tool_use", "rag"]
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused(folder: Path):

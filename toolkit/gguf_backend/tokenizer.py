@@ -209,11 +209,15 @@ class GgufTokenizer:
 
     def _with_offsets(self, text: str) -> Encoding:
         ids = self.encode(text, parse_special=True)
+        raw = text.encode("utf-8")
         # Character index at every byte of the text: continuation bytes belong to the character that they continue.
-        characters = list(accumulate(((byte & 0xC0) != 0x80 for byte in text.encode("utf-8")), initial=-1))[1:]
+        characters = list(accumulate(((byte & 0xC0) != 0x80 for byte in raw), initial=-1))[1:]
         offsets, position = [], 0
         for token in ids:
-            end = position + len(self.token_bytes(token))
+            piece = self.token_bytes(token)
+            if piece[:1] == b" " and raw[position : position + 1] != b" ":
+                piece = piece[1:]  # the space that SentencePiece puts before a text stands nowhere in it
+            end = position + len(piece)
             offsets.append((characters[position], characters[end - 1] + 1) if end > position else (0, 0))
             position = end
         return Encoding(ids, offsets)

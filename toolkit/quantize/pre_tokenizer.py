@@ -1,49 +1,77 @@
-"""Which of llama.cpp's pre-tokenizers cuts text as a given tokenizer.json does.
+"""Which of llama.cpp's pre-tokenizers cuts text as a given tokenizer.json does: they are all tried.
 
-Decided by behaviour: both cut the same probes, and must agree on every piece. So a newly trained vocabulary is
-recognised, and one that merely looks alike is not. llama.cpp's own converter compares hashes of token ids, which
-knows released models only.
+A small vocabulary is made in which every piece that the tokenizer cuts a probe into is one token, and so are many
+joins of neighbouring pieces. Both sides then read the probes with it: whoever cuts elsewhere gets other ids. The
+model's own vocabulary would show less: where it has no merge across a cut, nobody sees the cut. So a newly trained
+vocabulary is recognised, and one that merely looks alike is not; llama.cpp's own converter compares hashes of ids,
+which knows released models only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gguf
 import tokenizers
-from tokenizers import Regex, pre_tokenizers
 
-from toolkit.datasets.tokenizer_training import QWEN2_SPLIT
+from toolkit.atomic_files import write_failed
 from toolkit.errors import ToolkitError
+from toolkit.gguf_backend.model import LoadedModel
+from toolkit.gguf_backend.tokenizer import GgufTokenizer
 from toolkit.quantize.probes import TEXTS
 
-# Qwen2's expression with digits in groups of up to three (https://huggingface.co/meta-llama/Meta-Llama-3-8B).
-LLAMA3_SPLIT = QWEN2_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-
-
-@dataclass(frozen=True)
-class PreTokenizer:
-    """One of llama.cpp's rules.
-
-    name:           value of `tokenizer.ggml.pre`
-    family:         what the rule is called among people
-    split:          the regular expression whose matches become pieces, before bytes are spelled as characters
-    ignores_merges: whether a piece that is in the vocabulary becomes a token whatever the merges say; None: either
-    """
-
-    name: str
-    family: str
-    split: str
-    ignores_merges: bool | None = None
-
-
-# `smaug-bpe` is Llama 3's expression without its habit of ignoring merges.
-KNOWN = (
-    PreTokenizer("qwen2", "qwen2", QWEN2_SPLIT),
-    PreTokenizer("llama-bpe", "llama-bpe", LLAMA3_SPLIT, ignores_merges=True),
-    PreTokenizer("smaug-bpe", "llama-bpe", LLAMA3_SPLIT, ignores_merges=False),
+# Values of `tokenizer.ggml.pre`, one for each rule of llama.cpp's, the common ones first: the first that agrees is
+# taken. A llama.cpp that does not know one refuses the file, which counts as not agreeing.
+CANDIDATES = (
+    "qwen2",
+    "llama-bpe",
+    "smaug-bpe",
+    "gpt-2",
+    "smollm",
+    "tekken",
+    "deepseek-llm",
+    "deepseek-coder",
+    "deepseek-v3",
+    "gpt-4o",
+    "starcoder",
+    "falcon",
+    "refact",
+    "command-r",
+    "codeshell",
+    "mpt",
+    "olmo",
+    "dbrx",
+    "qwen35",
+    "stablelm2",
+    "chatglm-bpe",
+    "glm4",
+    "poro-chat",
+    "viking",
+    "bloom",
+    "exaone",
+    "chameleon",
+    "minerva-7b",
+    "superbpe",
+    "trillion",
+    "bailingmoe",
+    "seed-coder",
+    "hunyuan",
+    "hunyuan-dense",
+    "kimi-k2",
+    "llama4",
+    "a.x-4.0",
+    "grok-2",
+    "minimax-m2",
+    "solar-open",
+    "exaone4",
+    "afmoe",
+    "youtu",
+    "default",
 )
 
 
@@ -52,27 +80,106 @@ def recognise(engine: tokenizers.Tokenizer, definition: Mapping[str, Any], where
 
     definition: the parsed tokenizer.json
 
-    Raises ToolkitError naming the pre-tokenizer when llama.cpp has none that agrees on every probe.
+    Raises ToolkitError naming the pre-tokenizer when none of llama.cpp's agrees on every probe.
     """
+    pieces = [[piece for piece, _ in engine.pre_tokenizer.pre_tokenize_str(text)] for text in TEXTS]  # pyright: ignore
     ignores_merges = bool(definition["model"].get("ignore_merges", False))
-    theirs = engine.pre_tokenizer
-    for known in KNOWN:
-        if known.ignores_merges not in (None, ignores_merges) or theirs is None:
-            continue
-        reference = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(known.split), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        if all(theirs.pre_tokenize_str(text) == reference.pre_tokenize_str(text) for text in TEXTS):
-            return known.name
-    supported = ", ".join(dict.fromkeys(known.family for known in KNOWN))
+    vocabulary, merges = _telling_vocabulary(pieces)
+    model = {"type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": ignores_merges}
+    trial = {**definition, "model": model, "added_tokens": [], "normalizer": None, "post_processor": None}
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(trial))
+    wanted = [theirs.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    with vocabulary_file() as path:
+        for candidate in CANDIDATES:
+            _write_vocabulary(path, candidate, list(vocabulary), [" ".join(merge) for merge in merges])
+            if not mismatches(path, TEXTS, wanted):
+                return candidate
     raise ToolkitError(
         f"pre-tokenizer {_describe(definition.get('pre_tokenizer'))} cannot be exported",
         where=where,
-        hint=f"Supported: {supported}",
+        hint=f"llama.cpp cuts text in {len(CANDIDATES)} ways (qwen2, llama-bpe, gpt-2, …), none of them this one",
     )
+
+
+def _telling_vocabulary(texts: Sequence[Sequence[str]]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Make tokens and merges out of pieces: characters, prefixes of pieces, and joins of neighbours.
+
+    Every third piece gets no merges of its own: it becomes a token all the same where merges are ignored.
+    """
+    tokens: dict[str, None] = dict.fromkeys(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+    merges: dict[tuple[str, str], None] = {}
+    whole = list(dict.fromkeys(piece for pieces in texts for piece in pieces))
+    for number, piece in enumerate(whole):
+        if number % 3 == 2:
+            tokens[piece] = None
+            continue
+        for left, right in _fold(piece):
+            tokens[left + right] = None
+            merges[left, right] = None
+    joins = [
+        pair
+        for pieces in texts
+        for left, right in zip(pieces, pieces[1:], strict=False)
+        for pair in ((left, right), (left, right[0]), (left[-1], right))
+    ]
+    for left, right in joins:
+        # A merge is only valid when both of its sides are tokens.
+        if left in tokens and right in tokens:
+            tokens[left + right] = None
+            merges[left, right] = None
+    return {token: number for number, token in enumerate(tokens)}, list(merges)
+
+
+def _fold(piece: str) -> Iterator[tuple[str, str]]:
+    """Yield the merges that build a piece from its left end, character by character."""
+    for end in range(1, len(piece)):
+        yield piece[:end], piece[end]
+
+
+def _write_vocabulary(path: Path, name: str, tokens: Sequence[str], merges: Sequence[str]) -> None:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(name)
+    writer.add_token_list(tokens)
+    writer.add_token_types([int(gguf.TokenType.NORMAL)] * len(tokens))
+    writer.add_token_merges(merges)
+    for add in (writer.add_bos_token_id, writer.add_eos_token_id, writer.add_pad_token_id):
+        add(0)
+    writer.add_add_bos_token(False)
+    finish_vocabulary(writer)
+
+
+@contextmanager
+def vocabulary_file() -> Iterator[Path]:
+    """Yield a place for a file that holds a vocabulary alone, gone afterwards. Raises JobFailed on a full disk."""
+    with tempfile.TemporaryDirectory(prefix="toolkit-vocabulary-") as folder:
+        try:
+            yield Path(folder) / "vocabulary.gguf"
+        except OSError as error:
+            raise write_failed(error, Path(folder)) from error
+
+
+def finish_vocabulary(writer: gguf.GGUFWriter) -> None:
+    """Close a file that holds a vocabulary and no tensors."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+
+
+def mismatches(path: Path, texts: Sequence[str], wanted: Sequence[Sequence[int]], *, special: bool = False) -> int:
+    """Count the texts that llama.cpp cuts into other ids by a file's vocabulary; all when it refuses the file."""
+    try:
+        model = LoadedModel(path, vocabulary_only=True)
+    except ToolkitError:
+        return len(texts)
+    try:
+        reader = GgufTokenizer(model)
+        return sum(
+            reader.encode(text, parse_special=special) != list(ids) for text, ids in zip(texts, wanted, strict=True)
+        )
+    finally:
+        model.close()
 
 
 def _describe(definition: Mapping[str, Any] | None) -> str:

@@ -63,8 +63,7 @@ class Prover:
 
     @cached_property
     def _rows(self) -> list[list[int]]:
-        context = self._source.config.get("max_position_embeddings", 2048)
-        return verify.probe_rows(self._source, self._conversations, context)
+        return verify.probe_rows(self._source, self._conversations, self._source.decoder.context)
 
     @cached_property
     def _reference(self) -> list[NDArray[np.float32]]:

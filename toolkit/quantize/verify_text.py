@@ -26,13 +26,12 @@ def tokenizer_gate(
 ) -> tuple[bool, dict[str, Any]]:
     """Encode texts, every vocabulary entry and pairs of entries on both sides; compare ids, merges and entries.
 
-    Returns (passed, figures). A tokenizer that normalises (NFC) is compared on normalised text, since llama.cpp does
-    not normalise; the figures count the texts that this concerns.
+    Returns (passed, figures). A tokenizer that normalises (NFC) or swallows a space at the start is compared on text
+    where that changes nothing, since llama.cpp does neither; the figures count the texts that this concerns.
     """
-    nfc = source.vocabulary.nfc
     entries = _entry_texts(source)
     cases = [*texts, *entries, *_joined(entries)]
-    normalised = [unicodedata.normalize("NFC", text) if nfc else text for text in cases]
+    normalised = [_normal(source, text, start=True) for text in cases]
     wrong = [
         text
         for text in normalised
@@ -45,7 +44,7 @@ def tokenizer_gate(
         "texts": len(cases),
         "mismatches": len(wrong),
         "first_mismatches": list(dict.fromkeys(wrong))[:_SHOWN],
-        "not_nfc": sum(text != plain for text, plain in zip(cases, normalised, strict=True)),
+        "normalised": sum(text != plain for text, plain in zip(cases, normalised, strict=True)),
         "merges": merges,
         "merges_missing": _merge_count(source) - merges,
         "pre_tokenizer": source.vocabulary.pre_tokenizer,
@@ -90,7 +89,9 @@ def chat_gate(
 
 
 def _merge_count(source: Source) -> int:
-    """Count the merges in the file that the vocabulary was read from."""
+    """Count the merges in the file that the vocabulary was read from (SentencePiece has scores in their place)."""
+    if source.vocabulary.scores:
+        return 0
     return len(json.loads((source.folder / "tokenizer.json").read_text("utf-8"))["model"]["merges"])
 
 
@@ -111,8 +112,10 @@ def _joined(entries: Sequence[str]) -> list[str]:
     return ["".join([entries[int(index)] for index in draw[: 2 + number % 2]]) for number, draw in enumerate(draws)]
 
 
-def _normal(source: Source, text: str) -> str:
-    return unicodedata.normalize("NFC", text) if source.vocabulary.nfc else text
+def _normal(source: Source, text: str, *, start: bool = False) -> str:
+    """Take from a text what llama.cpp reads otherwise by design; `start`: nothing precedes it."""
+    text = unicodedata.normalize("NFC", text) if source.vocabulary.nfc else text
+    return text.lstrip(" ") if start and source.vocabulary.swallows_space else text
 
 
 def _rendered(tokenizer: Any, conversation: Sequence[Message], prompt: bool) -> str | None:

@@ -1,7 +1,7 @@
 """The tokenizer as GGUF stores it: tokens with types, merges, pre-tokenizer, special ids, chat template.
 
-Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer. Byte-level BPE only (`tokenizer.ggml.model`
-= gpt2).
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer. Byte-level BPE (`tokenizer.ggml.model` =
+gpt2) and SentencePiece's BPE (= llama).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tokenizers
 from toolkit.datasets.chat_template import FALLBACK_TEMPLATE
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import Problem, ToolkitError
+from toolkit.quantize import sentencepiece
 from toolkit.quantize.pre_tokenizer import recognise
 
 # GGUF has room for three ids that end generation: end of sequence, of turn, of message.
@@ -30,7 +31,13 @@ class Vocabulary:
 
     tokens:        one text for each row of the embedding, bytes spelled as characters (added tokens: as they are)
     types:         gguf.TokenType for each
-    merges:        "left right", in order of rank
+    merges:        "left right", in order of rank; none for SentencePiece
+    scores:        SentencePiece alone: one for each token; the join with the highest comes first
+    pre_tokenizer: llama.cpp's name for how text is cut before merging
+    space_prefix:  SentencePiece alone: whether a space is put before every text
+    swallows_space: whether the trained tokenizer loses a space at the start of a text (llama.cpp does not)
+    unknown_id:    the token for what has none, if there is one
+    templates:     further chat templates by name
     stop_ids:      ids that end generation, the first being the end of sequence
     bos_id:        beginning of sequence; the end of sequence where the tokenizer has none (llama.cpp would assume id
                    11)
@@ -48,14 +55,22 @@ class Vocabulary:
     adds_eos: bool
     chat_template: str | None
     nfc: bool
+    scores: tuple[float, ...] = ()
+    space_prefix: bool = False
+    swallows_space: bool = False
+    unknown_id: int | None = None
+    templates: tuple[tuple[str, str], ...] = ()
 
     def write(self, writer: gguf.GGUFWriter) -> None:
         """Add the `tokenizer.` keys to a file."""
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(self.pre_tokenizer)
-        writer.add_token_list(list(self.tokens))
-        writer.add_token_types(list(self.types))
-        writer.add_token_merges(list(self.merges))
+        if self.scores:
+            sentencepiece.write(writer, self.tokens, self.types, self.scores, self.unknown_id, self.space_prefix)
+        else:
+            writer.add_tokenizer_model("gpt2")
+            writer.add_tokenizer_pre(self.pre_tokenizer)
+            writer.add_token_list(list(self.tokens))
+            writer.add_token_types(list(self.types))
+            writer.add_token_merges(list(self.merges))
         writer.add_bos_token_id(self.bos_id)
         writer.add_eos_token_id(self.stop_ids[0])
         if len(self.stop_ids) > 1:
@@ -67,6 +82,10 @@ class Vocabulary:
         writer.add_add_eos_token(self.adds_eos)
         if self.chat_template is not None:
             writer.add_chat_template(self.chat_template)
+        for name, template in self.templates:
+            writer.add_string(f"tokenizer.chat_template.{name}", template)
+        if self.templates:
+            writer.add_array("tokenizer.chat_templates", [name for name, _ in self.templates])
 
 
 def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary:
@@ -80,23 +99,43 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
     if problems:
         raise ToolkitError.gather(problems)
     engine = tokenizers.Tokenizer.from_file(str(path))
-    pre_tokenizer = recognise(engine, definition, path)
     tokens, types = _tokens(definition, rows, path)
+    merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in definition["model"]["merges"])
     bare = engine.encode("a", add_special_tokens=False).ids
     marked = engine.encode("a", add_special_tokens=True).ids
-    return Vocabulary(
-        tokens=tokens,
-        types=types,
-        merges=tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in definition["model"]["merges"]),
-        pre_tokenizer=pre_tokenizer,
-        stop_ids=_stop_ids(tokenizer),
-        bos_id=tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,
-        pad_id=tokenizer.pad_id,
-        adds_bos=marked != bare and marked[0] == tokenizer.bos_id,
-        adds_eos=marked != bare and marked[-1] == tokenizer.eos_id,
-        chat_template=_chat_template(tokenizer),
-        nfc=_normaliser(definition) == "NFC",
-    )
+    common: dict[str, Any] = {
+        "stop_ids": _stop_ids(tokenizer),
+        "bos_id": tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,
+        "pad_id": tokenizer.pad_id,
+        "adds_bos": marked != bare and marked[0] == tokenizer.bos_id,
+        "adds_eos": marked != bare and marked[-1] == tokenizer.eos_id,
+        "chat_template": _chat_template(tokenizer),
+        "templates": further_templates(folder),
+        "nfc": _normaliser(definition) == "NFC",
+    }
+    if not sentencepiece.is_sentencepiece(definition):
+        return Vocabulary(tokens, types, merges, recognise(engine, definition, path), **common)
+    unknown = definition["model"].get("unk_token")
+    unknown_id = None if unknown is None else engine.token_to_id(unknown)
+    types = tuple(sentencepiece.token_type(text, kind, unknown) for text, kind in zip(tokens, types, strict=True))
+    scores = sentencepiece.scores(tokens, merges)
+    swallows = sentencepiece.swallows_space(definition)
+    prefix = sentencepiece.recognise_space_prefix(tokenizer, tokens, types, scores, unknown_id, swallows, path)
+    more = {"scores": scores, "space_prefix": prefix, "swallows_space": swallows, "unknown_id": unknown_id}
+    return Vocabulary(tokens, types, (), "default", **common, **more)
+
+
+def further_templates(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Read a folder's chat templates beside the default one: in tokenizer_config.json or a folder of their own."""
+    found: dict[str, str] = {}
+    settings = folder / "tokenizer_config.json"
+    named = json.loads(settings.read_text("utf-8")).get("chat_template") if settings.is_file() else None
+    if isinstance(named, list):
+        found |= {entry["name"]: entry["template"] for entry in named}
+    # transformers 5 writes them there: https://huggingface.co/docs/transformers/chat_templating_writing
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        found[file.stem] = file.read_text("utf-8")
+    return tuple((name, template) for name, template in found.items() if name != "default")
 
 
 def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -116,22 +155,27 @@ def _chat_template(tokenizer: Tokenizer) -> str | None:
 
 def _problems(definition: Mapping[str, Any], path: Path) -> list[Problem]:
     model = definition.get("model") or {}
+    if sentencepiece.is_sentencepiece(definition):
+        return [*sentencepiece.problems_of(definition, path), *_stripping_problems(definition, path)]
     found = []
+    hint = "Supported: byte-level and SentencePiece BPE"
     kind = model.get("type", "unknown")
     if kind != "BPE":
-        found.append(Problem(f"tokenizer model {kind} cannot be exported", str(path), "Supported: byte-level BPE"))
+        found.append(Problem(f"tokenizer model {kind} cannot be exported", str(path), hint))
     elif model.get("byte_fallback") or "ByteLevel" not in json.dumps(definition.get("pre_tokenizer")):
-        hint = "Supported: byte-level BPE"
         found.append(Problem("a BPE tokenizer that does not work on bytes cannot be exported", str(path), hint))
     normaliser = _normaliser(definition)
     if normaliser not in (None, "NFC"):
         found.append(Problem(f"normaliser {normaliser} cannot be exported", str(path), "Supported: none, NFC"))
-    found += [
+    return [*found, *_stripping_problems(definition, path)]
+
+
+def _stripping_problems(definition: Mapping[str, Any], path: Path) -> list[Problem]:
+    return [
         Problem(f"the added token {token['content']!r} strips its surroundings: cannot be exported", str(path))
         for token in definition.get("added_tokens") or []
         if token.get("lstrip") or token.get("rstrip") or token.get("single_word")
     ]
-    return found
 
 
 def _normaliser(definition: Mapping[str, Any]) -> str | None:

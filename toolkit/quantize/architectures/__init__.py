@@ -9,10 +9,12 @@ from typing import Any
 from toolkit.errors import ToolkitError
 from toolkit.quantize.architectures.decoder import Decoder
 from toolkit.quantize.architectures.llama import Llama
+from toolkit.quantize.architectures.mistral import Mistral
 from toolkit.quantize.architectures.qwen2 import Qwen2
+from toolkit.quantize.architectures.qwen3 import Qwen3
 from toolkit.tensor_files import TensorEntry
 
-SUPPORTED: dict[str, type[Decoder]] = {kind.hugging_face: kind for kind in (Llama, Qwen2)}
+SUPPORTED: dict[str, type[Decoder]] = {kind.hugging_face: kind for kind in (Llama, Mistral, Qwen2, Qwen3)}
 
 
 def architecture_of(config: Mapping[str, Any], stored: Mapping[str, TensorEntry], where: Path) -> Decoder:

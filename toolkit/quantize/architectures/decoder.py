@@ -56,6 +56,11 @@ class Decoder(ABC):
         if problems:
             raise ToolkitError.gather(problems)
 
+    @property
+    def context(self) -> int:
+        """Longest sequence, in tokens."""
+        return self.config.get("max_position_embeddings", 2048)
+
     def unsupported(self) -> list[str]:
         """Name the config's options that GGUF cannot express for this architecture."""
         activation = self.config.get("hidden_act", "silu")
@@ -96,7 +101,7 @@ class Decoder(ABC):
 
     def write_metadata(self, writer: gguf.GGUFWriter) -> None:
         """Add the keys under `<architecture>.` to a file."""
-        writer.add_context_length(self.config.get("max_position_embeddings", 2048))
+        writer.add_context_length(self.context)
         writer.add_embedding_length(self.hidden)
         writer.add_block_count(self.layers)
         writer.add_feed_forward_length(self.config["intermediate_size"])

@@ -1,0 +1,114 @@
+"""SentencePiece vocabularies in GGUF; the witnesses are the sentencepiece package and tokenizers itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from tests.quantize.sentencepiece_models import Spelling, train_pieces, write_sentencepiece
+from tests.tiny_models import TinyModel, build
+from toolkit.backends import Target
+from toolkit.datasets.tokenizer import Tokenizer
+from toolkit.errors import ToolkitError
+from toolkit.gguf_backend.model import LoadedModel
+from toolkit.gguf_backend.tokenizer import GgufTokenizer
+from toolkit.quantize.export import ExportRequest, export_model
+from toolkit.quantize.pre_tokenizer import finish_vocabulary
+from toolkit.quantize.probes import TEXTS
+from toolkit.quantize.vocabulary import Vocabulary, read_vocabulary
+
+
+@pytest.fixture(scope="module")
+def pieces() -> bytes:
+    return train_pieces()
+
+
+@pytest.fixture
+def read(tmp_path: Path, pieces: bytes) -> Callable[[Spelling], Vocabulary]:
+    def make(spelling: Spelling) -> Vocabulary:
+        write_sentencepiece(tmp_path, spelling, proto=pieces)
+        return read_vocabulary(tmp_path, Tokenizer.load(tmp_path), 420)
+
+    return make
+
+
+def fuzzed(count: int) -> list[str]:
+    """Draw strings of words, spaces, digits, rare characters and bits of both."""
+    random = np.random.default_rng(3)
+    alphabet = [*"abcdefghijklmnoprstuvwxyz    0123456789.,!?'\n\t", "the", " dog", "é", "ß", "你", "🙂", "▁", "\u0301"]
+    return ["".join(random.choice(alphabet, random.integers(1, 40))) for _ in range(count)]
+
+
+def test_llama_cpp_gives_the_ids_of_the_sentencepiece_package(
+    read: Callable[[Spelling], Vocabulary], pieces: bytes, tmp_path: Path
+):
+    import sentencepiece
+
+    vocabulary = read("prepend")
+    assert vocabulary.space_prefix
+    path = tmp_path / "vocabulary.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    vocabulary.write(writer)
+    finish_vocabulary(writer)
+    model = LoadedModel(path, vocabulary_only=True)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=pieces)
+    texts = [text for text in (*TEXTS, *fuzzed(1000)) if "\0" not in text]
+    assert [text for text in texts if theirs.encode(text) != GgufTokenizer(model).encode(text)] == []
+    model.close()
+
+
+def test_tokens_have_the_types_that_llama_cpp_asks_for(read: Callable[[Spelling], Vocabulary]):
+    vocabulary = read("prepend")
+    kinds = dict(zip(vocabulary.tokens, vocabulary.types, strict=True))
+    assert kinds["<unk>"] == gguf.TokenType.UNKNOWN
+    assert kinds["<s>"] == kinds["</s>"] == gguf.TokenType.CONTROL
+    assert kinds["<0x0A>"] == gguf.TokenType.BYTE
+    assert kinds["▁the"] == gguf.TokenType.NORMAL
+    assert vocabulary.merges == ()
+    assert vocabulary.adds_bos
+
+
+def test_a_space_that_the_tokenizer_swallows_is_noted(read: Callable[[Spelling], Vocabulary]):
+    assert read("metaspace").swallows_space
+    assert not read("prepend").swallows_space
+
+
+def test_a_tokenizer_that_llama_cpp_would_read_otherwise_is_refused(read: Callable[[Spelling], Vocabulary]):
+    """With a space before the first piece of a text alone, what follows a special token differs."""
+    with pytest.raises(ToolkitError, match=r"reads \d+ of 80 probes otherwise"):
+        read("first")
+
+
+def test_a_missing_byte_token_is_refused(tmp_path: Path, pieces: bytes):
+    write_sentencepiece(tmp_path, proto=pieces)
+    definition = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    vocabulary = definition["model"]["vocab"]
+    vocabulary["lost"] = vocabulary.pop("<0x41>")
+    tokenizer = Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition), "utf-8")
+    with pytest.raises(ToolkitError, match="1 of the 256 byte tokens are missing"):
+        read_vocabulary(tmp_path, tokenizer, 420)
+
+
+@pytest.mark.parametrize("spelling", ["prepend", "metaspace"])
+def test_a_mistral_with_sentencepiece_passes_every_gate(tmp_path: Path, pieces: bytes, spelling: Spelling):
+    folder = build(tmp_path / "model", TinyModel(family="mistral", vocab_size=420, tied=False))
+    write_sentencepiece(folder, spelling, proto=pieces)
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((folder / name).read_text("utf-8"))
+        (folder / name).write_text(json.dumps({**settings, "bos_token_id": 1, "eos_token_id": 2}), "utf-8")
+    report = export_model(ExportRequest(Target("model", "tiny", folder), "F32", tmp_path / "out"))
+    assert len(report.gates) == 6
+    assert report.failed == ()
+    from toolkit.gguf_backend.session import GgufScorer
+
+    scorer = GgufScorer(report.path)
+    (encoding,) = scorer.tokenizer().encode_batch(["the dog</s>the  dog"])
+    assert [("the dog</s>the  dog"[start:end]) for start, end in encoding.offsets][:2] != []
+    assert encoding.offsets[-1][1] == len("the dog</s>the  dog")
+    scorer.close()
