@@ -73,7 +73,15 @@ def test_every_option_is_documented(model: type[BaseModel]) -> None:
 @pytest.mark.parametrize("config", [FinetuneConfig(), PretrainConfig()])
 def test_a_resolved_config_has_no_open_default_left(config: FinetuneConfig | PretrainConfig, facts: SizeFacts) -> None:
     resolved = resolve(config, facts, updates_per_epoch=100)
-    optional = {"train.epochs", "data.prompt", "data.completion", "data.input", "data.system", "data.max_examples"}
+    optional = {
+        "adapter",
+        "train.epochs",
+        "data.prompt",
+        "data.completion",
+        "data.input",
+        "data.system",
+        "data.max_examples",
+    }
     optional |= {"data.messages", "data.text", "data.preference"}
     for path, _ in option_paths(type(config)):
         value: object = resolved

@@ -174,6 +174,9 @@ class FinetuneConfig(Section):
     """Framework to train with. Auto takes MLX on Apple silicon, else torch (CUDA, MPS, CPU), and says why."""
     data: DataConfig = DataConfig()
     """What to learn from."""
+    adapter: str | None = None
+    """Go on from this adapter: a run, a checkpoint, or a folder in PEFT's format. It brings `model` and `lora`; the
+    optimizer starts afresh."""
     lora: LoraConfig = LoraConfig()
     """The adapters (method: lora)."""
     train: TrainConfig = TrainConfig()

@@ -154,11 +154,15 @@ def test_gradient_checkpointing_changes_no_figure(tiny_qwen2, open_trainer, lora
     assert not any(getattr(m, "gradient_checkpointing", False) for m in plain.base.modules())
 
 
-def test_dropout_is_off_when_evaluating_between_steps(tiny_qwen2, open_trainer):
-    trainer = open_trainer(tiny_qwen2, lora=LoraConfig(rank=4, dropout=0.5))
+def test_dropout_is_off_when_evaluating_before_and_between_steps(tiny_qwen2, open_trainer):
+    lora = LoraConfig(rank=4, dropout=0.5)
+    trainer = open_trainer(tiny_qwen2, lora=lora)
     run(trainer, 2)
     batch = ragged(3, [20])
     assert trainer.evaluate(batch) == trainer.evaluate(batch)
+    fresh = open_trainer(tiny_qwen2, lora=lora)
+    fresh.set_weights(trainer.state().weights)
+    assert fresh.evaluate(batch) == trainer.evaluate(batch)
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_seen_in_its_figures(tiny_qwen2, open_trainer):

@@ -22,7 +22,7 @@ from toolkit.recipes import recipe
 from toolkit.runs import RunFolder, check_new_name, create_run, runs_root
 
 DEMONSTRATION_RECIPE = "nano-demo.yaml"
-FLAGS = {"model": "model", "data": "data.path", "method": "method", "backend": "backend"}
+FLAGS = {"model": "model", "data": "data.path", "method": "method", "adapter": "adapter", "backend": "backend"}
 
 
 @click.command("finetune", cls=config_command(FinetuneConfig), short_help="Teach a model your data.")
@@ -82,7 +82,7 @@ def run_finetune(config: FinetuneConfig, *, name: str | None = None, overwrite: 
 def resume_finetune(text: str, overrides: Sequence[str], flags: Mapping[str, str | None]) -> RunFolder:
     """Go on with the run that `text` names. Raises ToolkitError when it cannot go on exactly."""
     run, checkpoint = find_checkpoint(text, "finetune")
-    job = prepare_finetune(load_resumed_config(FinetuneConfig, run, overrides, flags))
+    job = prepare_finetune(load_resumed_config(FinetuneConfig, run, overrides, flags), resuming=True)
     check_inputs(job, run, checkpoint)
     announce(job, checkpoint)
     job, trainer = load_trainer(job, checkpoint)
@@ -92,7 +92,7 @@ def resume_finetune(text: str, overrides: Sequence[str], flags: Mapping[str, str
 
 
 def _load(config_path: Path | None, overrides: Sequence[str], flags: Mapping[str, str | None]) -> FinetuneConfig:
-    bare = config_path is None and flags["model"] is None and flags["data.path"] is None
+    bare = config_path is None and all(flags[key] is None for key in ("model", "data.path", "adapter"))
     base = recipe(DEMONSTRATION_RECIPE) if bare else None
     return load_config(FinetuneConfig, config_path, overrides, flags, base=base)
 
@@ -113,6 +113,7 @@ def _show_plan(job: Job, plan: Plan) -> None:
     rows = [
         ("model", f"{job.facts.name} ({job.facts.architecture}, {job.facts.parameter_count:,} parameters)"),
         ("method", f"{job.method}, {plan.trainable:,} trainable of {plan.total:,}"),
+        *([("adapter", f"goes on from {job.start.adapter.folder}")] if job.start else []),
         ("device", f"{plan.device}, {plan.dtype} ({job.reason})"),
         ("data", f"{figures.train_examples:,} train, {figures.validation_examples:,} validation"),
         ("lengths", f"50 % ≤ {middle}, 90 % ≤ {most}, 99 % ≤ {nearly_all}, longest {longest} tokens"),

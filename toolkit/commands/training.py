@@ -34,6 +34,8 @@ def announce(job: Job, checkpoint: Checkpoint | None = None) -> None:
     """Say on stderr what is about to happen, and what to know before."""
     figures = job.figures
     say(f"backend: {job.reason}")
+    if job.start is not None:
+        say(f"adapter: goes on from {job.start.adapter.folder}")
     say(
         f"data: {figures.train_examples:,} to train on, {figures.validation_examples:,} to validate on, "
         f"{figures.tokens:,} tokens an epoch ({figures.trained_tokens:,} trained)"

@@ -13,17 +13,24 @@ from toolkit.datasets.preferences import need_a_choice
 from toolkit.datasets.problems import condense
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
+from toolkit.jobs.adapter_start import start_from_adapter
 from toolkit.jobs.job import Job, measure
 from toolkit.models import ModelFacts, find_model
 
 
-def prepare_finetune(config: FinetuneConfig) -> Job:
+def prepare_finetune(config: FinetuneConfig, *, resuming: bool = False) -> Job:
     """Read everything that a fine-tuning run needs and resolve its config. Writes nothing.
+
+    resuming: weights come from a checkpoint, so an adapter that the run began from need not be there any more
 
     Raises:
         ToolkitError: the model, the data or the backend is not there or not usable.
     """
-    facts = find_model(config.model)
+    start = None
+    if config.adapter is not None and not resuming:
+        config, facts, start = start_from_adapter(config)
+    else:
+        facts = find_model(config.model)
     # Before the data, which can take minutes to tokenise.
     backend, reason = choose_backend(config.backend, config.train.device)
     config = resolve_model_defaults(config, facts.size)
@@ -61,6 +68,7 @@ def prepare_finetune(config: FinetuneConfig) -> Job:
         data_files=splits.files,
         figures=measure(train.examples, held_out, train.truncated),
         dropped=train.dropped,
+        start=start,
     )
 
 

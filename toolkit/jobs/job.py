@@ -13,6 +13,7 @@ from toolkit.datasets.batching import TrainingData
 from toolkit.datasets.chat import TokenizedExample
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import Problem
+from toolkit.jobs.adapter_start import AdapterStart
 from toolkit.models import ModelFacts
 from toolkit.protocols import Backend, Batch, OptimizerSpec, TrainerSpec
 
@@ -39,6 +40,7 @@ class Job:
     data_label: short name for the run folder
     data_files: files that were read, for the manifest
     dropped:    one problem for each example that lost all its trained tokens to truncation
+    start:      the adapter to go on from; None for a fresh one, and in a resumed run
     """
 
     config: FinetuneConfig | PretrainConfig
@@ -54,6 +56,7 @@ class Job:
     data_files: tuple[Path, ...]
     figures: DataFigures
     dropped: tuple[Problem, ...] = ()
+    start: AdapterStart | None = None
 
     @property
     def kind(self) -> Kind:

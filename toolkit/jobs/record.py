@@ -87,7 +87,7 @@ class Record:
             "model_folder": str(job.facts.folder.resolve()),
             "model_sha256": job.facts.sha256(),
             "tokenizer_sha256": job.tokenizer.sha256,
-            "parent_run": _parent_run(job.facts.folder),
+            **self._lineage(),
             "data": self._data_name(),
             "data_files": {str(path): _file_sha256(path) for path in job.data_files},
             "data_figures": asdict(job.figures),
@@ -101,6 +101,15 @@ class Record:
         }
         run.update_manifest(entries)
         return start
+
+    def _lineage(self) -> dict[str, Any]:
+        """Say which run and which adapter this one goes on from; a resumed run has said so."""
+        held, start = self.run.manifest(), self.job.start
+        if start is not None:
+            return {"parent_run": start.run.name if start.run else None, "adapter": start.lineage()}
+        adapter = held.get("adapter")
+        parent = held.get("parent_run") if adapter else _parent_run(self.job.facts.folder)
+        return {"parent_run": parent, "adapter": adapter}
 
     def save(self, request: CheckpointRequest) -> None:
         """Write a checkpoint and delete those that nothing needs any more."""

@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from toolkit.checkpoints import Checkpoint, newest_good_checkpoint
+from toolkit.config import FinetuneConfig
 from toolkit.errors import ToolkitError
 from toolkit.events import Event
 from toolkit.guards import Diverged
+from toolkit.jobs.adapter_start import start_from_adapter
 from toolkit.jobs.job import Job
 from toolkit.jobs.record import Record
 from toolkit.protocols import Trainer
@@ -18,10 +20,15 @@ from toolkit.train import train
 
 
 def open_trainer(job: Job, checkpoint: Checkpoint | None = None) -> Trainer:
-    """Load the model for training, and the checkpoint into it."""
+    """Load the model for training, and the checkpoint into it, or else the adapter that the run begins from."""
+    start = job.start
+    if checkpoint is None and start is None and isinstance(job.config, FinetuneConfig) and job.config.adapter:
+        _, _, start = start_from_adapter(job.config)  # a resumed run that has to begin again
     trainer = job.backend.open_trainer(job.trainer_spec())
     if checkpoint is not None:
         trainer.restore(checkpoint.state)
+    elif start is not None:
+        start.load_into(trainer)
     return trainer
 
 

@@ -70,6 +70,7 @@ def insert_adapters(model: Any, lora: LoraConfig, seed: int) -> PeftModel:
         warnings.simplefilter("ignore")  # PEFT uses names that transformers has deprecated
         adapted = peft.get_peft_model(model, config)
     draw_initial_values(adapted, seed)
+    adapted.eval()  # as the base is; PEFT's new layers would drop out until the first change of mode
     return adapted  # type: ignore[return-value]
 
 
@@ -136,6 +137,7 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
     problems += [Problem(f"the model has no place for {name}", str(file)) for name in sorted(found - expected)]
     if problems:
         raise ToolkitError.gather(problems[:10])
+    adapted.eval()  # as the base is; PEFT's new layers would drop out until the first change of mode
     return adapted
 
 
