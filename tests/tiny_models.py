@@ -177,10 +177,9 @@ def _write_weights(folder: Path, model: TinyModel, token_ids: dict[str, int]) ->
         stop, first = ("<|im_end|>", "<|endoftext|>"), "<|endoftext|>"
     else:
         stop_tokens = [token_ids["<|end_of_text|>"], token_ids["<|eot_id|>"]]
-        no_window = {"sliding_window": None} if model.family == "mistral" else {}
-        config = config_class(
-            bos_token_id=token_ids["<|begin_of_text|>"], eos_token_id=stop_tokens, **no_window, **shape
-        )
+        if model.family == "mistral":
+            shape.setdefault("sliding_window", None)
+        config = config_class(bos_token_id=token_ids["<|begin_of_text|>"], eos_token_id=stop_tokens, **shape)
         stop, first = ("<|end_of_text|>", "<|eot_id|>"), "<|begin_of_text|>"
 
     with torch.random.fork_rng(devices=[]):

@@ -40,6 +40,7 @@ SHAPES = {
     "llama": {"family": "llama", "tied": False, "max_shard_size": "200KB"},
     "llama3 rope": {"family": "llama", "changes": (("rope_parameters", LLAMA3_ROPE),)},
     "mistral": {"family": "mistral", "tied": False},
+    "mistral window": {"family": "mistral", "changes": (("sliding_window", 8),)},
 }
 FILES = (
     "devices",
@@ -209,7 +210,7 @@ def _neutral(name: str) -> str:
 # What one framework brings and the other has to be given.
 MLX_ALONE = {
     "devices": {"device_label", "use_device"},
-    "packing": {"PackedRows"},
+    "packing": {"PackedRows", "ignored_window"},
     "model": {"rope_settings", "Parameter", "named_parameters"},
     "adapters": {"LoraLinear", "AdaptedModel", "base_weight"},
 }

@@ -21,7 +21,7 @@ from mlx_lm.utils import load_model as load_with_mlx_lm
 
 from toolkit.errors import ToolkitError
 from toolkit.mlx_backend.devices import is_out_of_memory, use_device
-from toolkit.mlx_backend.packing import check_packing, decode_packed, one_segment_per_row
+from toolkit.mlx_backend.packing import check_packing, decode_packed, ignored_window, one_segment_per_row
 from toolkit.mlx_backend.quantised import dequantised, is_quantised, weight_shape
 from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
@@ -145,6 +145,7 @@ class SplitModel:
         self._head.pop(name)
         object.__setattr__(self._head, name, _PassThrough(self.decoder))
         self.trainable: dict[str, Parameter] = {}
+        self.window = ignored_window(model)
         self._packing_checked = False
         self._check_head()
 
@@ -181,8 +182,10 @@ class SplitModel:
         Raises:
             ToolkitError: this architecture cannot keep sequences apart.
         """
-        if positions is None:
+        if positions is None and (self.window is None or tokens.shape[1] <= self.window):
             return self.decoder(tokens)
+        if positions is None:
+            return decode_packed(self, tokens, np.arange(tokens.shape[1])[None])
         if not self._packing_checked:
             check_packing(self)
             self._packing_checked = True

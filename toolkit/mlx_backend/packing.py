@@ -5,7 +5,7 @@ Shapes: B rows, T positions, H hidden size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import numpy as np
@@ -34,8 +34,10 @@ class PackedRows:
 
     offset = 0
 
-    def __init__(self, mask: mx.array) -> None:
+    def __init__(self, mask: mx.array, window: int | None = None) -> None:
+        """Let positions see what `mask` (B or 1, 1, T, T) allows, and no further back than `window`."""
         self.mask = mask
+        self.window = window
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Return what is new: nothing was kept."""
@@ -43,10 +45,17 @@ class PackedRows:
 
     def make_mask(self, length: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
         """Return the (B, 1, T, T) mask, narrowed to a sliding window where the layer has one."""
+        window_size = window_size or self.window
         if window_size is None:
             return self.mask
         places = mx.arange(length)
         return self.mask & (places[:, None] < places[None] + window_size)
+
+
+def ignored_window(model: Any) -> int | None:
+    """Return the sliding window that mlx-lm drops: it runs a Mistral as a Llama, whose layers have none by default."""
+    args = getattr(model, "args", None)
+    return getattr(args, "sliding_window", None) if getattr(args, "model_type", None) == "mistral" else None
 
 
 def decode_packed(split: SplitModel, tokens: mx.array, positions: np.ndarray) -> mx.array:
@@ -54,7 +63,7 @@ def decode_packed(split: SplitModel, tokens: mx.array, positions: np.ndarray) ->
     length = positions.shape[1]
     segments = (positions == 0).cumsum(axis=1)
     mask = (segments[:, :, None] == segments[:, None, :]) & np.tri(length, dtype=bool)
-    rows = PackedRows(mx.array(mask[:, None]))
+    rows = PackedRows(mx.array(mask[:, None]), ignored_window(split.model))
     return split.decoder(tokens, cache=[rows] * len(split.model.layers))
 
 
@@ -67,7 +76,7 @@ def keeps_sequences_apart(split: SplitModel) -> bool:
     try:
         with split.arithmetic():
             packed = decode_packed(split, mx.concatenate(tokens, axis=1), positions).astype(mx.float32)
-            alone = mx.concatenate([split.decoder(sequence) for sequence in tokens], axis=1).astype(mx.float32)
+            alone = mx.concatenate([split.decode(sequence) for sequence in tokens], axis=1).astype(mx.float32)
             mx.eval(packed, alone)
     except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError):
         return False

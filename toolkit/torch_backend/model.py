@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Batch
@@ -73,8 +73,8 @@ def first_line(error: BaseException) -> str:
 class _PassThrough(nn.Module):
     """Stands in for a decoder: hands its input embeddings on as the last hidden state."""
 
-    def forward(self, inputs_embeds: Tensor, **_: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
 class SplitModel:
