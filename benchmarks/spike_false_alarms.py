@@ -6,15 +6,14 @@ Every alarm here is a false one: the runs ended well, and nothing was planted in
 runs below first (those that FOLDER does not hold yet; about half an hour on one core), with the guard off and every
 update logged. Other runs' metrics can be named too, if they were made with `train.log_every=1`.
 
-Printed for each curve: updates, alarms at several scores, and the highest score that three updates on end have reached,
-which is the least `train.spike_zscore` without an alarm.
+Printed for each curve: updates, alarms at several values of `train.spike_zscore`, and the least whole one without any.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -23,11 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.config import TrainConfig
-from toolkit.guards import SPIKING_UPDATES, GuardState, judge_update, spike_score
+from toolkit.guards import GuardState, judge_update
 from toolkit.protocols import StepFigures
 
 SCORES = (4.0, 6.0, 8.0, 10.0, 15.0)
-WINDOW = TrainConfig().spike_window
 GSM8K = "../shared/data/gsm8k"
 TINY = "architecture.hidden_size=64 architecture.layers=2 architecture.ffn_size=128 row_tokens=64"
 RUNS = {
@@ -52,13 +50,14 @@ def alarms(losses: Iterable[float], score: float) -> int:
     return count
 
 
-def sustained_score(losses: Sequence[float]) -> float:
-    """Return the highest score that all of `SPIKING_UPDATES` updates on end have against the window before them."""
-    highest = -math.inf
-    for start in range(WINDOW, len(losses) - SPIKING_UPDATES + 1):
-        window = losses[start - WINDOW : start]
-        highest = max(highest, min(spike_score(loss, window) for loss in losses[start : start + SPIKING_UPDATES]))
-    return highest
+def least_quiet_score(losses: Sequence[float], highest: int = 32) -> int:
+    """Return the least whole score without an alarm, by bisection."""
+    noisy = 0
+    quiet = highest
+    while quiet - noisy > 1:
+        middle = (noisy + quiet) // 2
+        noisy, quiet = (middle, quiet) if alarms(losses, float(middle)) else (noisy, middle)
+    return quiet
 
 
 def drawn(updates: int) -> dict[str, list[float]]:
@@ -94,8 +93,6 @@ def train(folder: Path) -> list[Path]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    import os
-
     return {**os.environ, "TOOLKIT_RUNS_DIR": str(folder)}
 
 
@@ -108,10 +105,10 @@ def main() -> None:
     options = parser.parse_args()
     paths = [*options.metrics, *(train(options.train) if options.train else [])]
     curves = {path.parent.name: recorded(path) for path in paths} | drawn(options.updates)
-    print(f"{'curve':<24}{'updates':>9}  alarms at a score of {SCORES}{'sustained':>12}")  # noqa: T201
+    print(f"{'curve':<24}{'updates':>9}  alarms at a score of {SCORES}  least quiet")
     for name, losses in curves.items():
         counts = "".join(f"{alarms(losses, score):>7}" for score in SCORES)
-        print(f"{name:<24}{len(losses):>9,}  {counts}{sustained_score(losses):>14.1f}", flush=True)  # noqa: T201
+        print(f"{name:<24}{len(losses):>9,}  {counts}{least_quiet_score(losses):>14}", flush=True)
 
 
 if __name__ == "__main__":

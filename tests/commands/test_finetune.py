@@ -81,6 +81,29 @@ def test_the_result_is_the_checkpoint_with_the_lowest_validation_loss(
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == checkpoint.read_bytes()
 
 
+def test_a_run_ends_early_when_nothing_improves_and_does_not_go_on(tiny_qwen2: Path, data: Path) -> None:
+    few = settings(train__max_steps=20, train__patience=2, train__min_improvement=50.0)
+    result = toolkit("finetune", "--model", tiny_qwen2, "--data", data, *SHORT, *few, "--name", "early")
+    assert result.exit_code == 0, result.stderr
+    assert "step 6: no better validation loss in 2 evaluations, best at step " in result.stderr
+    run = find_run("early")
+    assert run.manifest()["status"] == "finished" and run.manifest()["final"]["steps"] == 6
+    assert [row["step"] for row in run.metrics() if "loss" in row] == list(range(1, 7))
+    shown = toolkit("runs", "show", "early").stdout
+    assert "stopped early:" in shown and "evaluations 2" in shown
+    again = toolkit("finetune", "--resume", "early")
+    assert again.exit_code == 2
+    assert "this run ended early at step 6, after 2 evaluations without a gain. Start another" in again.stderr
+
+
+def test_patience_without_validation_data_is_refused(tiny_qwen2: Path, data: Path) -> None:
+    wrong = settings(train__patience=2, data__validation=0)
+    result = toolkit("finetune", "--model", tiny_qwen2, "--data", data, *SHORT, *wrong)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("error: train.patience waits for a better validation loss, but")
+    assert not runs_root().exists()
+
+
 def test_full_fine_tuning_leaves_a_complete_model_in_the_bases_precision(build_tiny_model, data: Path) -> None:
     base = build_tiny_model(family="llama", tied=False, dtype="bfloat16", max_shard_size="100KB")
     run = finetune(base, data, "--method", "full")

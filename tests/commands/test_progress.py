@@ -9,7 +9,8 @@ import pytest
 
 from toolkit.commands import progress
 from toolkit.commands.progress import ProgressDisplay, memory, stop_on_signal
-from toolkit.events import EvaluationEvent, StepEvent
+from toolkit.events import Best, EarlyStopEvent, EvaluationEvent, RollbackEvent, StepEvent
+from toolkit.guards import GuardState, Trouble
 
 
 def step(number: int, total: int = 100, skipped: int = 0) -> StepEvent:
@@ -51,6 +52,24 @@ def test_evaluations_and_skipped_updates_are_always_said(capsys: pytest.CaptureF
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "step 5: validation loss 0.5000 (best so far), 1.0 s"
     assert lines[1] == "step 6: 2 update(s) skipped, loss or gradient was not finite"
+
+
+def test_rollbacks_and_early_stops_are_said_and_the_time_left_counts_from_where_the_run_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    guards = GuardState(learning_rate_scale=0.25, rollbacks=2)
+    with ProgressDisplay(100, start_step=50) as display:
+        display.show(RollbackEvent(53, 40, Trouble("not finite", 52, 5), guards))
+        display.last_line = -1e9
+        display.show(step(50))
+        display.show(EarlyStopEvent(60, 3, Best(45, 1.5)))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        "loss or gradient was not finite 5 times on end (step 52): back to step 40, learning rate × 0.25 from now on, "
+        "without the data of those 5 updates"
+    )
+    assert lines[1].startswith("step 50/100  loss 1.2500")
+    assert lines[2] == "step 60: no better validation loss in 3 evaluations, best at step 45; done"
 
 
 def test_on_a_terminal_a_bar_shows_step_loss_rate_speed_memory_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
