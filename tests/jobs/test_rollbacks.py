@@ -21,7 +21,7 @@ from toolkit.errors import JobFailed
 from toolkit.events import EarlyStopEvent, Event, FinishedEvent, RollbackEvent, StepEvent
 from toolkit.jobs import record
 from toolkit.jobs.running import run_job
-from toolkit.protocols import BackendDescription, Batch, StepFigures, TrainerState
+from toolkit.protocols import BackendDescription, Batch, StepFigures, TrainerSpec, TrainerState
 from toolkit.runs import RunFolder, create_run
 from toolkit.tensor_files import StoredTensor
 
@@ -39,7 +39,9 @@ class Result:
 class Data:
     """The batch at a position holds nothing but the position."""
 
-    updates_per_epoch = 5
+    updates_per_epoch = rows_per_epoch = 5
+    is_packed = False
+    padding_share = 0.0
 
     def update(self, index: int) -> list[Batch]:
         shape = (1, 3)
@@ -113,7 +115,7 @@ def job_of(broken=(), spiking=(), **train: Any) -> Any:
         figures=_Figures("d"),
         backend=backend,
         reason="",
-        trainer_spec=lambda: SimpleNamespace(lora=None),
+        trainer_spec=lambda: TrainerSpec(Path(".")),
         opened=opened,
     )
 
