@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from toolkit.config import FinetuneConfig, TrainConfig
 from toolkit.errors import JobFailed
 from toolkit.events import EarlyStopEvent, Event, FinishedEvent, RollbackEvent, StepEvent
 from toolkit.jobs import record
+from toolkit.jobs.job import DataFigures, Job
 from toolkit.jobs.running import run_job
 from toolkit.protocols import BackendDescription, Batch, StepFigures, TrainerSpec, TrainerState
 from toolkit.runs import RunFolder, create_run
@@ -89,40 +90,44 @@ class Toy:
         self.closed = True
 
 
+class ToyBackend:
+    """Opens toys, and remembers them."""
+
+    name = "toy"
+
+    def __init__(self, broken: Iterable[int], spiking: Iterable[int]) -> None:
+        self.faults = frozenset(broken), frozenset(spiking)
+        self.opened: list[Toy] = []
+
+    def describe(self, device: str) -> BackendDescription:
+        return BackendDescription("toy", device, "toy", 1, "none", {})
+
+    def open_trainer(self, spec: TrainerSpec) -> Toy:
+        self.opened.append(Toy(*self.faults))
+        return self.opened[-1]
+
+
 def job_of(broken=(), spiking=(), **train: Any) -> Any:
     options = {"max_steps": 18, "eval_every": 3, "save_every": 4, "keep_checkpoints": 1, "learning_rate": 0.1}
-    options |= {"max_skipped": 3, "spike_window": 10, **train}
-    config = FinetuneConfig(train=TrainConfig(**options))
-    description = BackendDescription("toy", "cpu", "cpu", 1, "none", {})
-    opened: list[Toy] = []
-
-    def open_trainer(_):
-        opened.append(Toy(frozenset(broken), frozenset(spiking)))
-        return opened[-1]
-
-    backend = SimpleNamespace(name="toy", describe=lambda _: description, open_trainer=open_trainer)
-    return SimpleNamespace(
+    options |= {"max_skipped": 3, "spike_window": 10, "epochs": None, **train}
+    config = FinetuneConfig(method="full", train=TrainConfig(**options))
+    given: dict[str, Any] = {
+        "facts": SimpleNamespace(name="toy", folder=Path("."), sha256=lambda: "m"),
+        "tokenizer": SimpleNamespace(sha256="t"),
+        "training": Data(),
+        "backend": ToyBackend(broken, spiking),
+    }
+    return Job(
         config=config,
-        kind="finetune",
-        method="full",
-        total_steps=config.train.max_steps,
-        base_model="toy",
-        facts=SimpleNamespace(name="toy", folder=Path("."), sha256=lambda: "m"),
-        tokenizer=SimpleNamespace(sha256="t"),
-        training=Data(),
+        asked=config.train,
+        train_examples=[],
         validation=Data().update(0),
-        data_files=(),
-        figures=_Figures("d"),
-        backend=backend,
         reason="",
-        trainer_spec=lambda: TrainerSpec(Path(".")),
-        opened=opened,
+        data_label="toy",
+        data_files=(),
+        figures=DataFigures(5, 1, 0, 15, 10, "d"),
+        **given,
     )
-
-
-@dataclass(frozen=True)
-class _Figures:
-    sha256: str
 
 
 @pytest.fixture(autouse=True)
@@ -146,8 +151,8 @@ def outcome(job: Any, run: RunFolder) -> dict[str, Any]:
     last = load_checkpoint(list_checkpoints(run.checkpoints)[-1])
     rows = [{key: row[key] for key in row if key not in MACHINE} for row in run.metrics(rolled_back=True)]
     notes = {key: last.notes[key] for key in ("update", "guards", "best", "data_position", "optimizer_updates")}
-    calls = [call for trainer in job.opened for call in trainer.calls]
-    return {"weight": job.opened[-1].weight, "call": calls[-1], "metrics": rows, "notes": notes}
+    calls = [call for trainer in job.backend.opened for call in trainer.calls]
+    return {"weight": job.backend.opened[-1].weight, "call": calls[-1], "metrics": rows, "notes": notes}
 
 
 def of(events: list[Event], kind: type) -> list[Any]:
@@ -165,13 +170,13 @@ def test_a_run_goes_back_leaves_the_bad_data_out_and_ends_with_half_the_rate(tmp
     events = list(events_of(job, run))
     (rollback,) = of(events, RollbackEvent)
     assert (rollback.step, rollback.to_step, rollback.trouble.kind) == (12, 8, "not finite")
-    calls = job.opened[0].calls
+    calls = job.backend.opened[0].calls
     assert [position for position, _, _ in calls] == [*range(12), 8, *range(12, 21)]
     plain = job_of()
     list(events_of(plain, create_run("b", "m", "d", root=tmp_path)))
-    rates = [rate for _, rate, _ in plain.opened[0].calls]
+    rates = [rate for _, rate, _ in plain.backend.opened[0].calls]
     assert [rate for _, rate, _ in calls] == [*rates[:12], *(0.5 * rate for rate in rates[8:])]
-    assert [seed for _, _, seed in calls[12:]] == [seed for _, _, seed in plain.opened[0].calls[8:]]
+    assert [seed for _, _, seed in calls[12:]] == [seed for _, _, seed in plain.backend.opened[0].calls[8:]]
     assert run.manifest()["final"]["rollbacks"] == 1 and run.manifest()["final"]["skipped_updates"] == 3
     assert run.manifest()["rolled_back_to"]["step"] == 8
 
@@ -199,8 +204,8 @@ def test_trouble_before_the_first_checkpoint_starts_anew(tmp_path):
     job = job_of(**EARLY)
     (rollback,) = of(list(events_of(job, create_run("a", "m", "d", root=tmp_path))), RollbackEvent)
     assert (rollback.step, rollback.to_step) == (4, 0)
-    assert len(job.opened) == 2 and job.opened[0].closed
-    assert [position for position, _, _ in job.opened[1].calls] == [0, *range(4, 21)]
+    assert len(job.backend.opened) == 2 and job.backend.opened[0].closed
+    assert [position for position, _, _ in job.backend.opened[1].calls] == [0, *range(4, 21)]
 
 
 def test_a_checkpoint_saved_amid_trouble_is_not_gone_back_to(tmp_path):
@@ -324,13 +329,13 @@ def test_early_stopping_ends_the_run_with_its_best_checkpoint_and_survives_a_res
     monkeypatch.setattr(Toy, "evaluate", evaluate)
     for stop_at in (99, 4, 7, 10, 11):
         job, run = job_of(patience=2), create_run(f"s{stop_at}", "m", "d", root=tmp_path)
-        events = list(events_of(job, run, should_stop=lambda job=job, at=stop_at: job.opened[-1].updates >= at))
+        events = list(events_of(job, run, should_stop=lambda job=job, at=stop_at: job.backend.opened[-1].updates >= at))
         if stop_at != 99:
             assert not of(events, EarlyStopEvent)
             events = list(events_of(job, run))
         (early,) = of(events, EarlyStopEvent)
         assert (early.step, early.evaluations, early.best.step) == (12, 2, 6)
-        assert isinstance(events[-1], FinishedEvent) and job.opened[-1].updates == 12
+        assert isinstance(events[-1], FinishedEvent) and job.backend.opened[-1].updates == 12
         manifest = run.manifest()
         assert (manifest["status"], manifest["result_step"]) == ("finished", 6)
         assert manifest["stopped_early"] == {"step": 12, "evaluations": 2}
