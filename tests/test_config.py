@@ -27,6 +27,7 @@ READ_AS = {
     "": {"config"},
     "data": {"data"},
     "lora": {"lora"},
+    "base": {"base"},
     "train": {"train", "config"},  # the loop calls its TrainConfig `config`
     "architecture": {"shape"},
     "tokenizer": {"tokenizer"},
@@ -82,6 +83,7 @@ def test_a_resolved_config_has_no_open_default_left(config: FinetuneConfig | Pre
         "data.system",
         "data.max_examples",
     }
+    optional |= {"base.bits", "base.group_size"}  # a job fills them for qlora (tests/jobs/test_quantised_base.py)
     optional |= {"data.messages", "data.text", "data.preference"}
     for path, _ in option_paths(type(config)):
         value: object = resolved

@@ -57,7 +57,9 @@ def test_every_mistake_in_a_file_is_reported_at_once_with_its_line(tmp_path: Pat
     [
         ("train.max_step=3", "unknown key train.max_step. Did you mean train.max_steps?"),
         ("max_steps=3", "unknown key max_steps. Did you mean train.max_steps?"),
-        ("zzzz=3", "unknown key zzzz. Known keys: model, method, backend, data, lora, train"),
+        ("zzzz=3", "unknown key zzzz. Known keys: model, method, backend, data, adapter, lora, base, train"),
+        ("base.bits=5", "base.bits is 5; expected one of 4, 8 or null"),
+        ("base.layout=nf5", "base.layout is 'nf5'; expected one of auto, affine, nf4"),
         ("lora=4", "lora is a section: set a key in it, such as lora.rank"),
         ("train.max_steps", "expected key=value. For example: --set train.max_steps=200"),
         ("train.max_steps=1.5", "train.max_steps is 1.5; expected a whole number above 0 or null"),

@@ -109,7 +109,9 @@ def quantise(
     steps_of /= scales[:, :, None]
     np.rint(steps_of, out=steps_of)
     np.clip(steps_of, 0, steps, out=steps_of)
-    return pack(steps_of.astype(np.uint8).reshape(rows, columns), layout.bits), scales, biases
+    with np.errstate(invalid="ignore"):  # NaN weights make NaN scales, for the caller to find
+        values = steps_of.astype(np.uint8).reshape(rows, columns)
+    return pack(values, layout.bits), scales, biases
 
 
 def dequantise(

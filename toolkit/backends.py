@@ -9,12 +9,15 @@ import difflib
 import json
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.adapter_files import ADAPTER_CONFIG_NAME
+from toolkit.config import BaseConfig, FinetuneConfig
+from toolkit.config_files import load_config
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.models import find_model, is_adapter, read_model
@@ -43,6 +46,7 @@ class Target:
     adapter_folder: the adapter on top of it, if any
     gguf_file:      the file, for kind `gguf`
     run_folder:     the run that it belongs to, if any
+    base:           the quantised base that the adapter was trained on, for a run of method qlora
     """
 
     kind: TargetKind
@@ -51,6 +55,7 @@ class Target:
     adapter_folder: Path | None = None
     gguf_file: Path | None = None
     run_folder: Path | None = None
+    base: BaseConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,9 @@ def _run_target(path: Path) -> Target:
     run = find_run(str(path.resolve()), path.parent)
     if is_adapter(run.adapter):
         found = _adapter_target(run.adapter, run.name, run.path)
-        return Target("run", run.name, found.model_folder, found.adapter_folder, run_folder=run.path)
+        config = load_config(FinetuneConfig, run.config_path)
+        base = config.base if config.method == "qlora" else None
+        return replace(found, kind="run", base=base)
     if (run.model / "config.json").is_file():
         return Target("run", run.name, find_model(str(run.model)).folder, run_folder=run.path)
     raise ToolkitError(
@@ -194,8 +201,19 @@ def _adapter_target(folder: Path, label: str, run_folder: Path | None = None) ->
     return Target("adapter", label, find_model(base).folder, folder, run_folder=run_folder)
 
 
-def open_target(target: Target, device: str = "auto", dtype: str = "auto", backend_choice: str = "auto") -> OpenTarget:
+def open_target(
+    target: Target,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend_choice: str = "auto",
+    *,
+    full_base: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> OpenTarget:
     """Open a target for scoring and generation, through llama.cpp for a .gguf, else through MLX or torch.
+
+    full_base: put the adapter of a qlora run on the full-precision model instead of on the base that it was trained on
+    report:    told when that base has to be made first
 
     Raises:
         ToolkitError: it cannot be loaded, or the backend or device is not here.
@@ -210,5 +228,8 @@ def open_target(target: Target, device: str = "auto", dtype: str = "auto", backe
         raise ValueError("a target is a .gguf file or has a model folder")
     backend, _ = choose_backend(backend_choice, device)
     tokenizer = Tokenizer.load(target.model_folder)
-    scorer = backend.open_scorer(ScorerSpec(target.model_folder, target.adapter_folder, device, dtype))
+    base = None if full_base else target.base
+    spec = ScorerSpec(target.model_folder, target.adapter_folder, device, dtype, base)
+    backend.prepare_base(spec, report)
+    scorer = backend.open_scorer(spec)
     return OpenTarget(scorer, tokenizer, target.label, read_model(target.model_folder).context)

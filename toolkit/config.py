@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from toolkit.errors import ToolkitError
 
-Method = Literal["lora", "full"]
+Method = Literal["lora", "qlora", "full"]
 OptimizerName = Literal["adamw", "sgd"]
 LoraVariant = Literal["lora", "dora", "rslora"]
+BaseLayout = Literal["auto", "affine", "nf4"]
 BackendChoice = Literal["auto", "mlx", "torch"]
 ScheduleName = Literal["constant", "linear", "cosine", "cosine_restarts", "wsd"]
 DecayShape = Literal["linear", "cosine", "1-sqrt"]
@@ -92,6 +93,18 @@ class LoraConfig(Section):
         return any(module == target or module.endswith(f".{target}") for target in self.target_modules or ())
 
 
+class BaseConfig(Section):
+    """How the frozen base is quantised (method: qlora; Dettmers et al. 2023, arXiv:2305.14314)."""
+
+    bits: Literal[4, 8] | None = None
+    """Bits of a weight of the base. Default: 4, or those of a model that is quantised already."""
+    layout: BaseLayout = "auto"
+    """affine is MLX's and runs everywhere; nf4 is bitsandbytes', for torch on CUDA and the CPU, 4 bits alone. Auto: nf4
+    for 4 bits on CUDA, else affine."""
+    group_size: Literal[32, 64, 128] | None = None
+    """Weights that share a scale in layout affine (nf4: always 64). Default: 64, or that of a quantised model."""
+
+
 class TrainConfig(Section):
     """How to train. Steps are optimizer updates, always."""
 
@@ -104,8 +117,8 @@ class TrainConfig(Section):
     accumulation: int = Field(default=1, gt=0)
     """Micro-batches in an update, weighted by their trained tokens."""
     learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora 5e-3, 1e-3, 2e-4, 2e-4; full 1e-3,
-    3e-4, 5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4. SGD has no default."""
+    """Peak learning rate. Default by parameters (< 20 M, < 100 M, < 1 B, more): lora and qlora 5e-3, 1e-3, 2e-4, 2e-4;
+    full 1e-3, 3e-4, 5e-5, 1e-5; pretraining 3e-3, 1e-3, 6e-4, 3e-4. SGD has no default."""
     schedule: ScheduleName = "cosine"
     """Shape of the learning rate after warmup; wsd (warmup-stable-decay) stays at the peak until the last `decay`."""
     schedule_cycles: int = Field(default=2, gt=0)
@@ -169,7 +182,7 @@ class FinetuneConfig(Section):
     model: str = "nano"
     """A model folder, a Hugging Face hub name, or `nano` (the bundled demonstration model)."""
     method: Method = "lora"
-    """lora trains adapters on a frozen base; full trains every weight."""
+    """lora trains adapters on a frozen base, qlora on one that is quantised; full trains every weight."""
     backend: BackendChoice = "auto"
     """Framework to train with. Auto takes MLX on Apple silicon, else torch (CUDA, MPS, CPU), and says why."""
     data: DataConfig = DataConfig()
@@ -178,7 +191,9 @@ class FinetuneConfig(Section):
     """Go on from this adapter: a run, a checkpoint, or a folder in PEFT's format. It brings `model` and `lora`; the
     optimizer starts afresh."""
     lora: LoraConfig = LoraConfig()
-    """The adapters (method: lora)."""
+    """The adapters (method: lora, qlora)."""
+    base: BaseConfig = BaseConfig()
+    """The quantised base (method: qlora)."""
     train: TrainConfig = TrainConfig()
     """How to train."""
 
@@ -254,15 +269,15 @@ MAX_DEFAULT_SEQ_TOKENS = 2048
 CHECKPOINTING_PARAMETERS = 1_000_000_000
 # Peak learning rates by model size: upper bound of the parameters, then one rate for each way to train.
 LEARNING_RATES: tuple[tuple[float, dict[str, float]], ...] = (
-    (2e7, {"lora": 5e-3, "full": 1e-3, "pretrain": 3e-3}),
-    (1e8, {"lora": 1e-3, "full": 3e-4, "pretrain": 1e-3}),
-    (1e9, {"lora": 2e-4, "full": 5e-5, "pretrain": 6e-4}),
-    (math.inf, {"lora": 2e-4, "full": 1e-5, "pretrain": 3e-4}),
+    (2e7, {"lora": 5e-3, "qlora": 5e-3, "full": 1e-3, "pretrain": 3e-3}),
+    (1e8, {"lora": 1e-3, "qlora": 1e-3, "full": 3e-4, "pretrain": 1e-3}),
+    (1e9, {"lora": 2e-4, "qlora": 2e-4, "full": 5e-5, "pretrain": 6e-4}),
+    (math.inf, {"lora": 2e-4, "qlora": 2e-4, "full": 1e-5, "pretrain": 3e-4}),
 )
 
 
 def default_learning_rate(method: str, parameter_count: int) -> float:
-    """Return the peak learning rate for a method (lora | full | pretrain) and a model's size."""
+    """Return the peak learning rate for a method (lora | qlora | full | pretrain) and a model's size."""
     return next(rates[method] for bound, rates in LEARNING_RATES if parameter_count < bound)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from toolkit.affine import open_tensors
+from toolkit.affine import Quantization, open_tensors, read_quantization
 from toolkit.atomic_files import FULL_DISK, write_failed
 from toolkit.config import SizeFacts
 from toolkit.errors import Problem, ToolkitError
@@ -59,6 +59,11 @@ class ModelFacts:
     def tensors(self) -> FolderTensors:
         """The weights, lazily mapped; packed ones in full shape and dequantised where they are loaded."""
         return open_tensors(self.folder, self.config)
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the weights are packed, for a model in MLX's affine layout. Raises ToolkitError for its other layouts."""
+        return read_quantization(self.config, self.folder)
 
     @cached_property
     def parameter_count(self) -> int:

@@ -9,7 +9,7 @@ first real segment has id 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.config import LoraConfig, OptimizerName
+from toolkit.config import BaseConfig, LoraConfig, OptimizerName
 from toolkit.tensor_files import StoredTensor
 
 FinishReason = Literal["stop", "length"]
@@ -108,12 +108,16 @@ class TrainerState:
 
 @dataclass(frozen=True)
 class ScorerSpec:
-    """Which weights to open. device: auto | cpu | cuda | mps; dtype: auto | float32 | bfloat16."""
+    """Which weights to open. device: auto | cpu | cuda | mps; dtype: auto | float32 | bfloat16.
+
+    base: open the folder's quantised copy of this layout (made and kept when it is not there); None: as the folder is
+    """
 
     model_folder: Path
     adapter_folder: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
+    base: BaseConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,14 @@ class Backend(Protocol):
 
     def describe(self, device: str) -> BackendDescription:
         """Report threads, BLAS, device name and versions for the manifest."""
+        ...
+
+    def resolve_base(self, base: BaseConfig, device: str) -> BaseConfig:
+        """Fill the open choices for a full-precision model. Raises ToolkitError for a layout that cannot run here."""
+        ...
+
+    def prepare_base(self, spec: ScorerSpec, report: Callable[[str], None]) -> Path:
+        """Return the folder that `open_scorer` and `open_trainer` load; quantise the model when that is still to do."""
         ...
 
     def open_scorer(self, spec: ScorerSpec) -> Scorer:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class TensorEntry:
     def parameter_count(self) -> int:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    def read_rows(self, first: int, count: int) -> StoredTensor:
+        """Read rows (of the first axis) into memory, without mapping the file: what was read before can be let go."""
+        numpy_type = _DTYPES[_CODES[self.dtype]][1]
+        width = int(np.prod(self.shape[1:], dtype=np.int64))
+        rows = np.fromfile(
+            self.path, numpy_type, count * width, offset=self.offset + first * width * numpy_type.itemsize
+        )
+        return StoredTensor(self.name, self.dtype, rows.reshape(count, *self.shape[1:]))
 
     def load(self) -> StoredTensor:
         """Map the tensor into memory; nothing is read before it is touched. The array is read-only."""
@@ -214,28 +224,68 @@ def write_tensors(
 
     The keys are the names. Raises JobFailed on a full disk; an older file of that name is then untouched.
     """
+    for name, tensor in tensors.items():
+        if tensor.array.dtype.itemsize != _DTYPES[_CODES[tensor.dtype]][1].itemsize:
+            raise ValueError(f"{name}: a {tensor.array.dtype} array cannot hold {tensor.dtype}")
+    specs = {name: TensorSpec(tensor.dtype, tensor.array.shape) for name, tensor in tensors.items()}
+    with tensor_writer(path, specs, metadata) as put:
+        for name, tensor in tensors.items():
+            put(name, 0, tensor.array)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor will be, before its values are there."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes that it takes in a file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * _DTYPES[_CODES[self.dtype]][1].itemsize
+
+
+@contextmanager
+def tensor_writer(
+    path: Path | str, specs: Mapping[str, TensorSpec], metadata: Mapping[str, str] | None = None
+) -> Iterator[Callable[[str, int, NDArray[np.generic]], None]]:
+    """Open a safetensors file to be filled piece by piece; yields `put(name, first_row, rows)`.
+
+    The file takes its name when the block ends well. Raises JobFailed on a full disk, ValueError when the pieces do
+    not make up the tensors.
+    """
     # Widest types first keeps every tensor aligned, as the safetensors package does.
-    items = sorted(tensors.items(), key=lambda item: (-item[1].array.dtype.itemsize, item[0]))
-    header = _header_bytes(items, metadata)
+    order = sorted(specs, key=lambda name: (-_DTYPES[_CODES[specs[name].dtype]][1].itemsize, name))
+    header = _header_bytes({name: specs[name] for name in order}, metadata)
+    starts, position = {}, 8 + len(header)
+    for name in order:
+        starts[name] = position
+        position += specs[name].byte_count
+    written = dict.fromkeys(order, 0)
     with open_atomic(path) as file:
         file.write(struct.pack("<Q", len(header)))
         file.write(header)
-        for _, tensor in items:
-            array = np.ascontiguousarray(tensor.array)
+
+        def put(name: str, first_row: int, rows: NDArray[np.generic]) -> None:
+            spec = specs[name]
+            array = np.ascontiguousarray(rows)
+            row_bytes = spec.byte_count // spec.shape[0] if spec.shape and spec.shape[0] else 0
+            file.seek(starts[name] + first_row * row_bytes)
             file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).data.cast("B") if array.size else b"")
+            written[name] += array.nbytes
+
+        yield put
+        if wrong := [name for name in order if written[name] != specs[name].byte_count]:
+            raise ValueError(f"not written whole: {', '.join(wrong[:3])}")
 
 
-def _header_bytes(items: list[tuple[str, StoredTensor]], metadata: Mapping[str, str] | None) -> bytes:
+def _header_bytes(specs: Mapping[str, TensorSpec], metadata: Mapping[str, str] | None) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    for name, tensor in items:
-        code = _CODES[tensor.dtype]
-        if tensor.array.dtype.itemsize != _DTYPES[code][1].itemsize:
-            raise ValueError(f"{name}: a {tensor.array.dtype} array cannot hold {tensor.dtype}")
-        if name in header:
-            raise ValueError(f"{name} occurs twice")
-        end = position + tensor.array.nbytes
-        header[name] = {"dtype": code, "shape": list(tensor.array.shape), "data_offsets": [position, end]}
+    for name, spec in specs.items():
+        end = position + spec.byte_count
+        header[name] = {"dtype": _CODES[spec.dtype], "shape": list(spec.shape), "data_offsets": [position, end]}
         position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     return text + b" " * (-len(text) % 8)

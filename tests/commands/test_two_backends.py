@@ -28,7 +28,7 @@ def losses(run: RunFolder) -> list[float]:
     return [row.get("loss", row.get("val_loss")) for row in run.metrics()]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_a_run_has_the_same_records_losses_and_export_on_both_backends(tiny_llama, tmp_path, method):
     data = write_questions(tmp_path / "sums.jsonl")
     runs = [

@@ -7,7 +7,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ import torch
 
 from tests.conformance.batches import ragged
 from toolkit.adapter_files import write_adapter
-from toolkit.config import LoraConfig, LoraVariant, OptimizerName
+from toolkit.config import BaseConfig, LoraConfig, LoraVariant, OptimizerName
 from toolkit.mlx_backend.session import MlxBackend
 from toolkit.protocols import OptimizerSpec, ScorerSpec, Trainer, TrainerSpec
 from toolkit.torch_backend.session import TorchBackend
@@ -58,7 +58,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class Case:
-    """One way to train; `lengths` are those of a micro-batch's rows."""
+    """One way to train; `lengths` are those of a micro-batch's rows, `bits` those of a quantised base."""
 
     shape: str
     lora: LoraConfig | None
@@ -68,6 +68,11 @@ class Case:
     checkpointing: bool = False
     decay: float = 0.0
     optimizer: OptimizerName = "adamw"
+    bits: Literal[4, 8] | None = None
+
+    @property
+    def base(self) -> BaseConfig | None:
+        return None if self.bits is None else BaseConfig(bits=self.bits, layout="affine")
 
 
 RAGGED = (23, 5, 14)
@@ -91,6 +96,10 @@ CASES = [
     Case("mistral", LORA, 1, RAGGED, 4, checkpointing=True, decay=0.1, optimizer="sgd"),
     Case("mistral", LORA, 4, EVEN, None),
     Case("mistral", None, 4, RAGGED, 4, checkpointing=True, decay=0.1, optimizer="sgd"),
+    Case("qwen2", LORA, 4, RAGGED, None, bits=4),
+    Case("llama", DORA, 1, EVEN, 4, checkpointing=True, decay=0.1, optimizer="sgd", bits=4),
+    Case("qwen2 untied", FEW, 1, EVEN, 4, checkpointing=True, bits=8),
+    Case("qwen3", RSLORA, 4, RAGGED, None, decay=0.1, optimizer="sgd", bits=8),
 ]
 # Learning rates at which 20 updates matter, by optimizer and whether adapters learn.
 RATES = {("adamw", True): 1e-2, ("adamw", False): 1e-3, ("sgd", True): 0.1, ("sgd", False): 0.1}
@@ -127,12 +136,16 @@ def test_the_cases_cover_every_pair_of_settings():
     assert methods == set(itertools.product(SHAPES, (True, False)))
     assert {case.lora.variant for case in CASES if case.lora} == set(get_args(LoraVariant))
     assert {case.optimizer for case in CASES} == set(get_args(OptimizerName))
+    for name in names[1:]:
+        found = {(case.bits, getattr(case, name)) for case in CASES if case.bits}
+        assert found == set(itertools.product((4, 8), {getattr(case, name) for case in CASES})), name
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.shape}-{CASES.index(case)}")
 def test_the_first_20_losses_agree(case, build_tiny_model):
     fields = {
         "lora": case.lora,
+        "base": case.base,
         "gradient_checkpointing": case.checkpointing,
         "optimizer": OptimizerSpec(case.optimizer, weight_decay=case.decay),
         "seed": 11,
@@ -143,11 +156,14 @@ def test_the_first_20_losses_agree(case, build_tiny_model):
     assert [step(on_mlx, number, case) for number in range(20)] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("lora", "optimizer"), [(LORA, "adamw"), (DORA, "adamw"), (RSLORA, "sgd"), (None, "sgd")])
+@pytest.mark.parametrize(
+    ("lora", "optimizer", "bits"),
+    [(LORA, "adamw", None), (DORA, "adamw", None), (RSLORA, "sgd", None), (None, "sgd", None), (LORA, "adamw", 4)],
+)
 @pytest.mark.parametrize("first", ["torch", "mlx"])
-def test_a_run_goes_on_on_the_other_backend(first, lora, optimizer, tiny_qwen2):
-    case = Case("qwen2", lora, 2, RAGGED, optimizer=optimizer)
-    fields = {"lora": lora, "optimizer": OptimizerSpec(optimizer)}
+def test_a_run_goes_on_on_the_other_backend(first, lora, optimizer, bits, tiny_qwen2):
+    case = Case("qwen2", lora, 2, RAGGED, optimizer=optimizer, bits=bits)
+    fields = {"lora": lora, "optimizer": OptimizerSpec(optimizer), "base": case.base}
     pair = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, **fields), strict=True))
     others = dict(zip(("torch", "mlx"), open_both(tiny_qwen2, seed=5, **fields), strict=True))
     whole, second = pair[first], others["mlx" if first == "torch" else "torch"]

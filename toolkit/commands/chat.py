@@ -10,7 +10,8 @@ from typing import get_args
 import click
 
 from toolkit.backends import OpenTarget, open_target, resolve_target
-from toolkit.commands.options import backend_option
+from toolkit.commands.options import backend_option, full_base_option
+from toolkit.commands.progress import say as tell
 from toolkit.config import DeviceChoice
 from toolkit.datasets.schema import Message
 from toolkit.errors import ToolkitError
@@ -101,6 +102,7 @@ class Conversation:
     "--device", type=click.Choice(get_args(DeviceChoice)), default="auto", show_default=True, help="Where to compute."
 )
 @backend_option
+@full_base_option
 def chat(
     target: str,
     prompt: str | None,
@@ -110,6 +112,7 @@ def chat(
     seed: int,
     device: str,
     backend: str,
+    full_base: bool,
 ) -> None:
     """Talk to TARGET: a run, an adapter folder, a model folder, a hub name, nano or a .gguf file.
 
@@ -119,7 +122,8 @@ def chat(
     text = prompt if prompt is not None else "" if interactive else sys.stdin.read()
     if not interactive and not text.strip():
         raise ToolkitError("the prompt is empty", where="--prompt" if prompt is not None else "standard input")
-    opened = open_target(resolve_target(target, runs_root()), device, backend_choice=backend)
+    found = resolve_target(target, runs_root())
+    opened = open_target(found, device, backend_choice=backend, full_base=full_base, report=tell)
     sampling = Sampling(max_tokens, temperature, seed=seed, stop_ids=tuple(opened.tokenizer.stop_ids))
     try:
         conversation = Conversation(opened, sampling, system)

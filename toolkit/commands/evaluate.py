@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from toolkit.atomic_files import write_atomic
 from toolkit.backends import Target, open_target, resolve_target
 from toolkit.commands.evaluation_table import console_for_results, format_comparison, tables
-from toolkit.commands.options import backend_option
+from toolkit.commands.options import backend_option, full_base_option
+from toolkit.commands.progress import say
 from toolkit.config import DataConfig, DeviceChoice, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.errors import Problem, ToolkitError
@@ -48,6 +49,7 @@ from toolkit.runs import RunFolder, runs_root
 @click.option("--set", "overrides", multiple=True, metavar="data.KEY=VALUE", help="How to read the data (repeatable).")
 @click.option("--device", type=click.Choice(get_args(DeviceChoice)), default="auto", show_default=True, help="Where.")
 @backend_option
+@full_base_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @click.option("--out", type=click.Path(path_type=Path), help="Save evaluation.json in this folder (or as this .json).")
 @click.option("--answers", type=click.Path(path_type=Path, dir_okay=False), help="Save every answer as JSON lines.")
@@ -61,6 +63,7 @@ def evaluate(
     overrides: tuple[str, ...],
     device: str,
     backend: str,
+    full_base: bool,
     as_json: bool,
     out: Path | None,
     answers: Path | None,
@@ -83,7 +86,7 @@ def evaluate(
     if baseline and not suite.training:
         hint = "Name a folder with train and valid files, or --split validation"
         raise ToolkitError("the nearest-question baseline needs training questions", where="--baseline", hint=hint)
-    evaluations = evaluate_targets(resolved, suite, device, backend)
+    evaluations = evaluate_targets(resolved, suite, device, backend, full_base=full_base)
     if baseline:
         evaluations.append(evaluate_nearest(suite))
     rows = [row for evaluation in evaluations for row in evaluation.rows()]
@@ -164,12 +167,14 @@ def _place(out: Path | None, run: RunFolder | None) -> Path | None:
     return None if run is None else run.evaluation_path
 
 
-def evaluate_targets(targets: Sequence[Target], suite: Suite, device: str, backend: str = "auto") -> list[Evaluation]:
+def evaluate_targets(
+    targets: Sequence[Target], suite: Suite, device: str, backend: str = "auto", *, full_base: bool = False
+) -> list[Evaluation]:
     """Open, measure and close one target after the other, with progress on stderr."""
     evaluations = []
     for target, name in zip(targets, _names(targets), strict=True):
         with _progress(name, work_units(suite)) as advance:
-            opened = open_target(target, device, backend_choice=backend)
+            opened = open_target(target, device, backend_choice=backend, full_base=full_base, report=say)
             try:
                 context = opened.context
                 evaluations.append(

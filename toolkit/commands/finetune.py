@@ -11,7 +11,7 @@ import click
 from toolkit.commands.options import config_command, config_options
 from toolkit.commands.progress import memory
 from toolkit.commands.training import announce, exit_if_stopped, follow_run, load_trainer, show_result
-from toolkit.config import FinetuneConfig
+from toolkit.config import FinetuneConfig, PretrainConfig
 from toolkit.config_files import load_config
 from toolkit.errors import ToolkitError
 from toolkit.jobs.finetune import prepare_finetune
@@ -112,7 +112,7 @@ def _show_plan(job: Job, plan: Plan) -> None:
     rows_are = "packed rows" if job.training.is_packed else "examples"
     rows = [
         ("model", f"{job.facts.name} ({job.facts.architecture}, {job.facts.parameter_count:,} parameters)"),
-        ("method", f"{job.method}, {plan.trainable:,} trainable of {plan.total:,}"),
+        ("method", f"{_method(config)}, {plan.trainable:,} trainable of {plan.total:,}"),
         *([("adapter", f"goes on from {job.start.adapter.folder}")] if job.start else []),
         ("device", f"{plan.device}, {plan.dtype} ({job.reason})"),
         ("data", f"{figures.train_examples:,} train, {figures.validation_examples:,} validation"),
@@ -136,6 +136,12 @@ def _padding(plan: Plan) -> str:
     if plan.unpacked_padding_share is None:
         return f"{plan.padding_share:.1%} of a batch"
     return f"{plan.padding_share:.1%} of a batch, packed ({plan.unpacked_padding_share:.1%} without packing)"
+
+
+def _method(config: FinetuneConfig | PretrainConfig) -> str:
+    if not isinstance(config, FinetuneConfig) or config.method != "qlora":
+        return config.method if isinstance(config, FinetuneConfig) else "full"
+    return f"qlora, {config.base.layout}, {config.base.bits} bits"
 
 
 def _marked(pieces: Sequence[tuple[str, bool]]) -> str:

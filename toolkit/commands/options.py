@@ -23,6 +23,12 @@ backend_option = click.option(
     help="Framework that runs the model; a .gguf file always goes through llama.cpp.",
 )
 
+full_base_option = click.option(
+    "--full-base",
+    is_flag=True,
+    help="Put the adapter of a qlora run on the full-precision model, not on the quantised base it was trained on.",
+)
+
 
 def config_options(model: type[BaseModel], flags: dict[str, str]) -> Callable[[Command], Command]:
     """Add `--config`, `--set` and one flag for each (flag name → dotted path of the option) in `flags`."""

@@ -59,7 +59,7 @@ def serve(target: str, port: int, weights: str, context: int | None, device: str
     listening = listen(port)
     try:
         if file is None:
-            _serve_trained(open_target(found, device, backend_choice=backend), listening)
+            _serve_trained(open_target(found, device, backend_choice=backend, report=say), listening)
         else:
             _serve_gguf(file, context, listening)
     finally:

@@ -58,7 +58,7 @@ def _batches(job: Job) -> str:
 
 def load_trainer(job: Job, checkpoint: Checkpoint | None = None) -> tuple[Job, Trainer]:
     """Load the model, say how much of it learns, and return the job as this trainer can run it."""
-    trainer = open_trainer(job, checkpoint)
+    trainer = open_trainer(job, checkpoint, say)
     settled = settle_packing(job, trainer, resumed=checkpoint is not None)
     if settled is not job:
         say(f"warning: {job.backend.name} cannot keep packed sequences apart in this architecture; batches instead:")

@@ -15,6 +15,7 @@ from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.jobs.adapter_start import start_from_adapter
 from toolkit.jobs.job import Job, measure
+from toolkit.jobs.quantised_base import resolve_base
 from toolkit.models import ModelFacts, find_model
 
 
@@ -33,6 +34,7 @@ def prepare_finetune(config: FinetuneConfig, *, resuming: bool = False) -> Job:
         facts = find_model(config.model)
     # Before the data, which can take minutes to tokenise.
     backend, reason = choose_backend(config.backend, config.train.device)
+    config = resolve_base(config, facts, backend)
     config = resolve_model_defaults(config, facts.size)
     max_seq_tokens = check_length(config, facts)
     tokenizer = Tokenizer.load(facts.folder)

@@ -65,7 +65,7 @@ class Job:
 
     @property
     def method(self) -> str:
-        """How weights change: lora | full."""
+        """How weights change: lora | qlora | full."""
         return self.config.method if isinstance(self.config, FinetuneConfig) else "full"
 
     @property
@@ -83,11 +83,15 @@ class Job:
     def trainer_spec(self) -> TrainerSpec:
         """Say to a backend what to open."""
         train = self.config.train
-        lora = self.config.lora if isinstance(self.config, FinetuneConfig) and self.config.method == "lora" else None
+        lora = base = None
+        if isinstance(self.config, FinetuneConfig) and self.config.method != "full":
+            lora = self.config.lora
+            base = self.config.base if self.config.method == "qlora" else None
         return TrainerSpec(
             model_folder=self.facts.folder,
             device=train.device,
             dtype=train.dtype,
+            base=base,
             lora=lora,
             optimizer=OptimizerSpec(
                 name=train.optimizer,

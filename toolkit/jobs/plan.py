@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.config import FinetuneConfig
 from toolkit.datasets.chat import trained_pieces
 from toolkit.jobs.job import Job
+from toolkit.jobs.quantised_base import frozen_bytes
 from toolkit.memory_plan import training_bytes
 from toolkit.models import ModelFacts
 from toolkit.schedules import warmup_steps
@@ -52,7 +53,7 @@ def make_plan(job: Job) -> Plan:
     per_epoch = job.training.updates_per_epoch
     return Plan(
         trainable=trainable,
-        total=job.facts.parameter_count + (trainable if job.method == "lora" else 0),
+        total=job.facts.parameter_count + (trainable if job.method != "full" else 0),
         dtype=dtype,
         device=device,
         length_percentiles=_percentiles(lengths),
@@ -87,7 +88,7 @@ def _memory_bytes(job: Job, trainable: int, dtype: str, longest: int) -> int:
     size = _BYTES[dtype]
     return training_bytes(
         moments=len(job.trainer_spec().optimizer.moments),
-        frozen_bytes=job.facts.parameter_count * size if job.method == "lora" else 0,
+        frozen_bytes=frozen_bytes(job.config, job.facts, size, job.backend.name),
         trainable=trainable,
         positions=job.config.train.batch_size * longest,
         hidden_size=_number(job.facts, "hidden_size"),

@@ -21,7 +21,7 @@ from toolkit.tensor_files import SINGLE_NAME, StoredTensor, write_tensors
 def write_result(job: Job, run: RunFolder, checkpoint: Checkpoint) -> Path:
     """Write the weights of a checkpoint as the run's adapter/ or model/ and return that folder."""
     weights = checkpoint.state.weights
-    if isinstance(job.config, FinetuneConfig) and job.config.method == "lora":
+    if isinstance(job.config, FinetuneConfig) and job.config.method != "full":
         write_adapter(run.adapter, weights, job.config.lora, job.base_model)
         return run.adapter
     write_model(run.model, job.facts, weights, dtype="bfloat16" if job.kind == "pretrain" else None)

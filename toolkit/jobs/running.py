@@ -19,12 +19,19 @@ from toolkit.runs import RunFolder, now, runs_root
 from toolkit.train import train
 
 
-def open_trainer(job: Job, checkpoint: Checkpoint | None = None) -> Trainer:
-    """Load the model for training, and the checkpoint into it, or else the adapter that the run begins from."""
+def open_trainer(
+    job: Job, checkpoint: Checkpoint | None = None, report: Callable[[str], None] = lambda _: None
+) -> Trainer:
+    """Load the model for training, and the checkpoint into it, or else the adapter that the run begins from.
+
+    report: told when the model has to be quantised first
+    """
     start = job.start
     if checkpoint is None and start is None and isinstance(job.config, FinetuneConfig) and job.config.adapter:
         _, _, start = start_from_adapter(job.config)  # a resumed run that has to begin again
-    trainer = job.backend.open_trainer(job.trainer_spec())
+    spec = job.trainer_spec()
+    job.backend.prepare_base(spec, report)
+    trainer = job.backend.open_trainer(spec)
     if checkpoint is not None:
         trainer.restore(checkpoint.state)
     elif start is not None:

@@ -1,14 +1,47 @@
-"""Quantised bases: what a packed layer stands for, and what cannot be done with a model that has some."""
+"""Quantised bases: which layout runs where, the folder that is loaded, what a packed layer stands for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from toolkit.base_cache import affine_base
+from toolkit.config import BaseConfig
 from toolkit.errors import ToolkitError
+from toolkit.models import read_model
+from toolkit.protocols import ScorerSpec
+
+
+def resolve_base(base: BaseConfig, device: mx.Device) -> BaseConfig:
+    """Fill the open choices of a base's layout.
+
+    Raises:
+        ToolkitError: MLX cannot compute in that layout.
+    """
+    if base.layout == "nf4":
+        hint = "Use base.layout=affine in a new run, or go on with backend=torch on CUDA or the CPU"
+        raise ToolkitError("nf4 is bitsandbytes' layout; MLX cannot read it", where="base.layout", hint=hint)
+    filled = {"layout": "affine", "bits": base.bits or 4, "group_size": base.group_size or 64}
+    return base.model_copy(update=filled)
+
+
+def base_folder(spec: ScorerSpec, device: mx.Device, report: Callable[[str], None]) -> Path:
+    """Return the folder to load: the model's own, or its quantised copy, made when it is not there.
+
+    Raises:
+        ToolkitError: the layout cannot run here, or does not fit the model.
+        JobFailed: the disk is full.
+    """
+    if spec.base is None:
+        return spec.model_folder
+    facts = read_model(spec.model_folder)
+    if facts.quantization is not None:
+        return spec.model_folder
+    return affine_base(facts, resolve_base(spec.base, device), report)
 
 
 def is_quantised(layer: Any) -> bool:

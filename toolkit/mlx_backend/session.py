@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.config import BaseConfig
 from toolkit.errors import ToolkitError
 from toolkit.initial_values import derive_seed
 from toolkit.mlx_backend import adapters, losses, packing
@@ -41,7 +43,7 @@ from toolkit.mlx_backend.model import (
     stored,
 )
 from toolkit.mlx_backend.optimizers import Optimizer, fill
-from toolkit.mlx_backend.quantised import refuse_full_training
+from toolkit.mlx_backend.quantised import base_folder, refuse_full_training, resolve_base
 from toolkit.protocols import (
     BackendDescription,
     Batch,
@@ -83,6 +85,19 @@ class MlxBackend:
             memory_bytes=device_memory_bytes(chosen),
         )
 
+    def resolve_base(self, base: BaseConfig, device: str) -> BaseConfig:
+        """Fill the open choices for a full-precision model. Raises ToolkitError for a layout that cannot run here."""
+        return resolve_base(base, choose_device(device))
+
+    def prepare_base(self, spec: ScorerSpec, report: Callable[[str], None]) -> Path:
+        """Return the folder that is loaded for `spec`; quantise the model when that is still to do.
+
+        Raises:
+            ToolkitError: the layout cannot run here, or does not fit the model.
+            JobFailed: the disk is full.
+        """
+        return base_folder(spec, choose_device(spec.device), report)
+
     def open_scorer(self, spec: ScorerSpec) -> MlxScorer:
         """Load a model (and its adapter) for inference.
 
@@ -93,7 +108,7 @@ class MlxBackend:
         device = choose_device(spec.device)
         dtype = choose_dtype(spec.dtype, device)
         with memory_errors(device, _SCORING_MEMORY_HINT):
-            base = load_model(spec.model_folder, dtype, device)
+            base = load_model(base_folder(spec, device, _silent), dtype, device)
             adapted = None
             if spec.adapter_folder is not None:
                 adapted = adapters.load_adapters(base, spec.adapter_folder, trainable=False)
@@ -112,7 +127,7 @@ class MlxBackend:
         if device.type == mx.DeviceType.gpu:
             mx.reset_peak_memory()
         with memory_errors(device, _TRAINING_MEMORY_HINT):
-            base = load_model(spec.model_folder, mx.float32 if full else dtype, device)
+            base = load_model(base_folder(spec, device, _silent), mx.float32 if full else dtype, device)
             if full:
                 refuse_full_training(base, spec.model_folder)
             adapted = None
@@ -124,6 +139,10 @@ class MlxBackend:
             if spec.gradient_checkpointing:
                 checkpoint_blocks(base)
             return trainer
+
+
+def _silent(_: str) -> None:
+    """Tell nobody: who wants to know calls `prepare_base` first."""
 
 
 class MlxScorer:

@@ -126,7 +126,9 @@ def export_files(
     check_space(paths[0], finals + (whole.file_bytes if via_llama or request.check else 0))
     prover = None
     if request.check:
-        reference = open_reference or (lambda: open_target(target, device="cpu", dtype="float32").scorer)
+        reference = open_reference or (
+            lambda: open_target(target, device="cpu", dtype="float32", full_base=True).scorer
+        )
         prover = Prover(source, whole, training_conversations(target.run_folder), reference, notify)
     reports = []
     for plan, path in zip(plans, paths, strict=True):

@@ -6,9 +6,10 @@ import gc
 import re
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from toolkit.config import BaseConfig
 from toolkit.initial_values import derive_seed
 from toolkit.protocols import (
     BackendDescription,
@@ -42,7 +44,7 @@ from toolkit.torch_backend.devices import (
 from toolkit.torch_backend.generate import generate
 from toolkit.torch_backend.model import SplitModel, load_model, named_weights, parameter_count, stored
 from toolkit.torch_backend.optimizers import Optimizer, fill
-from toolkit.torch_backend.quantised import refuse_full_training
+from toolkit.torch_backend.quantised import base_folder, refuse_full_training, resolve_base
 
 _TRAINING_MEMORY_HINT = (
     "lower train.batch_size (raise train.accumulation to keep the update as large), lower data.max_seq_tokens, "
@@ -74,6 +76,19 @@ class TorchBackend:
             memory_bytes=device_memory_bytes(chosen),
         )
 
+    def resolve_base(self, base: BaseConfig, device: str) -> BaseConfig:
+        """Fill the open choices for a full-precision model. Raises ToolkitError for a layout that cannot run here."""
+        return resolve_base(base, choose_device(device))
+
+    def prepare_base(self, spec: ScorerSpec, report: Callable[[str], None]) -> Path:
+        """Return the folder that is loaded for `spec`; quantise the model when that is still to do.
+
+        Raises:
+            ToolkitError: the layout cannot run here, or does not fit the model.
+            JobFailed: the disk is full.
+        """
+        return base_folder(spec, choose_device(spec.device), report)
+
     def open_scorer(self, spec: ScorerSpec) -> TorchScorer:
         """Load a model (and its adapter) for inference.
 
@@ -84,7 +99,7 @@ class TorchBackend:
         device = choose_device(spec.device)
         dtype = choose_dtype(spec.dtype, device)
         with memory_errors(device, _SCORING_MEMORY_HINT):
-            base = load_model(spec.model_folder, dtype, device)
+            base = load_model(base_folder(spec, device, _silent), dtype, device)
             base.requires_grad_(False)
             adapted = None
             if spec.adapter_folder is not None:
@@ -104,7 +119,7 @@ class TorchBackend:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with memory_errors(device, _TRAINING_MEMORY_HINT):
-            base = load_model(spec.model_folder, torch.float32 if full else dtype, device)
+            base = load_model(base_folder(spec, device, _silent), torch.float32 if full else dtype, device)
             if full:
                 refuse_full_training(base, spec.model_folder)
             adapted = None
@@ -115,6 +130,10 @@ class TorchBackend:
             if spec.gradient_checkpointing:
                 checkpoint_blocks(base)
             return TorchTrainer(base, adapted, dtype, spec)
+
+
+def _silent(_: str) -> None:
+    """Tell nobody: who wants to know calls `prepare_base` first."""
 
 
 class TorchScorer:
