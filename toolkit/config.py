@@ -39,7 +39,8 @@ class DataConfig(Section):
     """Which examples to learn from and how their fields are called."""
 
     path: str = "starter"
-    """A data file, a folder with train/valid/test files, or `starter` (the bundled set)."""
+    """A data file, a folder with train/valid/test files, a Hugging Face hub name (`owner/name@revision:subset`), or
+    `starter` (the bundled set)."""
     validation: str | Annotated[float, Field(ge=0, lt=1)] = 0.05
     """A validation file, or the fraction of train held out by seed when the data brings none (0: no validation)."""
     prompt: str | None = None

@@ -348,13 +348,10 @@ def test_two_files_for_one_split_are_refused(write_jsonl: WriteJsonl, tmp_path: 
     assert "valid.jsonl and validation.jsonl both claim to be the validation split" in problems_of(tmp_path)[0]
 
 
-def test_parquet_is_refused_by_name_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    assert ".parquet files are not read yet" in problems_of(tmp_path / "train.parquet")[0]
-    assert "to_json" in problems_of(tmp_path / "train.parquet")[0]
-    assert "Parquet (train.parquet) is not read yet" in problems_of(tmp_path)[0]
+def test_a_file_of_another_kind_is_refused_with_the_kinds_that_are_read(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("a,b")
-    assert ".csv is not a kind of data file that is read" in problems_of(tmp_path / "data.csv")[0]
+    (line,) = problems_of(tmp_path / "data.csv")
+    assert ".csv is not a kind of data file that is read. Use JSON lines (.jsonl, .jsonl.gz)" in line
 
 
 @pytest.mark.parametrize(
@@ -416,7 +413,7 @@ def test_whatever_a_line_holds_it_is_read_or_refused_in_words(
 def test_whatever_bytes_a_file_holds_no_traceback_comes_out(
     content: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    for name in ("fuzz.jsonl", "fuzz.json"):
+    for name in ("fuzz.jsonl", "fuzz.json", "fuzz.parquet", "fuzz.jsonl.gz", "fuzz.json.gz"):
         path = tmp_path_factory.getbasetemp() / name
         path.write_bytes(content)
         with pytest.raises(ToolkitError):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.datasets.chat import TokenizedExample
-from toolkit.datasets.lines import read_values, text_lines
+from toolkit.datasets.lines import data_suffix, read_values, text_lines
 from toolkit.datasets.problems import condense
 from toolkit.datasets.randomness import permutation
 from toolkit.datasets.tokenizer import Tokenizer
@@ -23,13 +23,13 @@ PIECE_CHARACTERS = 4000
 """A .txt file is cut at an empty line once a piece is this long: a single long file still has documents to hold out."""
 
 SEPARATOR = "<|endoftext|>"
-_SUFFIXES = (".txt", ".md", ".jsonl", ".ndjson", ".json")
+_TEXT_SUFFIXES = (".txt", ".md")
 _HOLD_OUT, _ORDER = 301, 302
 _CHUNK = 1000
 
 
 def read_corpus(path: Path | str) -> list[Document]:
-    """Read a .txt or .jsonl file, or every such file of a folder, in the order of their names.
+    """Read a file of text, JSON lines or Parquet, or every such file of a folder, in the order of their names.
 
     Raises:
         ToolkitError: everything that cannot be read, gathered, with file and line.
@@ -37,19 +37,23 @@ def read_corpus(path: Path | str) -> list[Document]:
     place = Path(path).expanduser()
     if not place.exists():
         raise ToolkitError("no such file or folder", where=f"corpus: {path}")
-    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in _SUFFIXES) if place.is_dir() else [place]
+    files = sorted(p for p in place.rglob("*") if _is_read(p)) if place.is_dir() else [place]
     if not files:
         raise ToolkitError("the folder has no .txt or .jsonl file", where=place)
     problems: list[Problem] = []
     documents: list[Document] = []
     for file in files:
-        read = _text_pieces if file.suffix.lower() in (".txt", ".md") else _records
+        read = _text_pieces if file.suffix.lower() in _TEXT_SUFFIXES else _records
         documents.extend(read(file, problems))
     if not documents and not problems:
         problems.append(Problem("the corpus holds no text", str(place)))
     if problems:
         raise ToolkitError.gather(condense(problems))
     return documents
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in _TEXT_SUFFIXES or bool(data_suffix(path.name))
 
 
 def split_documents(documents: Iterable[Document], fraction: float, seed: int) -> tuple[list[Document], list[Document]]:

@@ -1,4 +1,4 @@
-"""Where examples come from (a file, a folder with train/valid/test files, the bundled set) and how they are split."""
+"""Where examples come from (a file, a folder, a dataset on the hub, the bundled set) and how they are split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import toolkit
 from toolkit.config import DataConfig
-from toolkit.datasets.lines import DATA_SUFFIXES, check_data_file, read_values
+from toolkit.datasets.folders import folder_names, split_files
+from toolkit.datasets.hub import fetch_dataset, parse_hub_name
+from toolkit.datasets.lines import check_data_file, data_suffix, read_values
 from toolkit.datasets.problems import condense
 from toolkit.datasets.randomness import permutation
 from toolkit.datasets.records import example_from_record
@@ -19,7 +21,6 @@ from toolkit.errors import Problem, ToolkitError
 STARTER_FOLDER = Path(toolkit.__file__).parent / "nano" / "data"
 """The bundled set that `data.path: starter` means."""
 
-_SPLIT_NAMES = {"train": ("train",), "validation": ("valid", "validation", "val", "dev"), "test": ("test",)}
 # One number each, so that the draws do not depend on one another.
 _HOLD_OUT, _LIMIT_TRAIN, _LIMIT_VALIDATION = 101, 102, 103
 
@@ -32,12 +33,14 @@ class Splits:
     validation: at most `data.max_validation_examples`; empty only when `data.validation` is 0
     test:       every example of the test file; it selects nothing
     files:      the files that were read, for the run's manifest
+    path:       what `data.path` should say to find the same again: a hub name is pinned to its commit
     """
 
     train: list[Example]
     validation: list[Example]
     test: list[Example]
     files: tuple[Path, ...]
+    path: str
 
 
 def load_splits(data: DataConfig, seed: int) -> Splits:
@@ -49,9 +52,9 @@ def load_splits(data: DataConfig, seed: int) -> Splits:
     Raises:
         ToolkitError: everything that is wrong with the data, gathered, each with file and line.
     """
-    files = _find_files(data)
+    files, pinned = _find_files(data)
     problems: list[Problem] = []
-    read = {name: _read(path, data, problems) for name, path in files.items()}
+    read = {name: _read(paths, data, problems) for name, paths in files.items()}
     if problems:
         raise ToolkitError.gather(condense(problems))
     train, validation = read["train"], read.get("validation")
@@ -61,7 +64,8 @@ def load_splits(data: DataConfig, seed: int) -> Splits:
         train=_limit(train, data.max_examples, seed, _LIMIT_TRAIN),
         validation=_limit(validation, data.max_validation_examples, seed, _LIMIT_VALIDATION),
         test=read.get("test", []),
-        files=tuple(files.values()),
+        files=tuple(path for paths in files.values() for path in paths),
+        path=pinned,
     )
 
 
@@ -72,7 +76,7 @@ def read_examples(path: Path | str, data: DataConfig) -> list[Example]:
         ToolkitError: everything that is wrong with the file, gathered, each with file and line.
     """
     problems: list[Problem] = []
-    examples = _read(Path(path).expanduser(), data, problems)
+    examples = _read((Path(path).expanduser(),), data, problems)
     if problems:
         raise ToolkitError.gather(condense(problems))
     return examples
@@ -119,64 +123,62 @@ def _limit(examples: list[Example], count: int | None, seed: int, draw: int) -> 
     return [examples[index] for index in sorted(permutation(len(examples), seed, draw)[:count])]
 
 
-def _read(path: Path, data: DataConfig, problems: list[Problem]) -> list[Example]:
-    """Read a file, appending what is wrong to `problems`."""
+def _read(paths: Sequence[Path], data: DataConfig, problems: list[Problem]) -> list[Example]:
+    """Read a split's files one after the other, appending what is wrong to `problems`."""
     examples: list[Example] = []
     before = len(problems)
-    for where, value in read_values(path, problems):
-        try:
-            examples.append(example_from_record(value, data, where))
-        except ToolkitError as error:
-            problems.extend(error.problems)
+    for path in paths:
+        for where, value in read_values(path, problems):
+            try:
+                examples.append(example_from_record(value, data, where))
+            except ToolkitError as error:
+                problems.extend(error.problems)
     if not examples and len(problems) == before:
-        problems.append(Problem("the file holds no examples", str(path)))
+        problems.append(Problem("the file holds no examples", str(paths[0])))
     return examples
 
 
-def _find_files(data: DataConfig) -> dict[str, Path]:
-    """Return the files by split name; `train` is always among them."""
+def data_label(path: str) -> str:
+    """Return a short name for data, for run folders and tables: without folders, suffixes and the hub's commit."""
+    if Path(path).expanduser().exists():
+        name = Path(path).name
+        return name.removesuffix(data_suffix(name)) or Path(path).resolve().name
+    dataset = parse_hub_name(path)
+    if dataset is None:
+        return Path(path).stem
+    subset = f"-{Path(dataset.subset).name.removesuffix(data_suffix(dataset.subset))}" if dataset.subset else ""
+    return dataset.name.rpartition("/")[2] + subset
+
+
+def _find_files(data: DataConfig) -> tuple[dict[str, tuple[Path, ...]], str]:
+    """Return the files by split name, `train` always among them, and the path that finds them again."""
     place = STARTER_FOLDER if data.path == "starter" else Path(data.path).expanduser()
-    if not place.exists():
-        raise ToolkitError("no such file or folder", where=f"data.path: {data.path}", hint=_near_paths(place))
-    files = _folder_files(place) if place.is_dir() else {"train": place}
+    pinned = data.path
+    if place.exists():
+        files = _local_files(place)
+    else:
+        dataset = parse_hub_name(data.path)
+        if dataset is None:
+            raise ToolkitError("no such file or folder", where=f"data.path: {data.path}", hint=_near_paths(place))
+        fetched = fetch_dataset(dataset)
+        files, pinned = dict(fetched.files), str(fetched.pinned)
     if isinstance(data.validation, str):
         validation = Path(data.validation).expanduser()
         if not validation.exists():
             place = f"data.validation: {data.validation}"
             raise ToolkitError("no such file", where=place, hint=_near_paths(validation))
-        files["validation"] = validation
-    for path in files.values():
-        check_data_file(path)
-    return files
+        files["validation"] = (validation,)
+    for paths in files.values():
+        for path in paths:
+            check_data_file(path)
+    return files, pinned
 
 
-def _folder_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    problems: list[Problem] = []
-    for split, names in _SPLIT_NAMES.items():
-        found = [p for p in sorted(folder.iterdir()) if p.stem.lower() in names and p.suffix.lower() in DATA_SUFFIXES]
-        if len(found) > 1:
-            named = " and ".join(path.name for path in found)
-            problems.append(Problem(f"{named} both claim to be the {split} split", str(folder), "Keep one of them"))
-        if found:
-            files[split] = found[0]
-    if "train" not in files:
-        problems.append(_no_train(folder))
-    if problems:
-        raise ToolkitError.gather(problems)
-    return files
-
-
-def _no_train(folder: Path) -> Problem:
-    others = sorted(p for p in folder.iterdir() if p.suffix.lower() in (*DATA_SUFFIXES, ".parquet"))
-    parquet = [path for path in others if path.suffix.lower() == ".parquet"]
-    if parquet and len(parquet) == len(others):
-        hint = f"Parquet ({parquet[0].name}) is not read yet: write it as JSON lines, train.jsonl"
-    elif others:
-        hint = f"Name the file itself: --data {others[0]}"
-    else:
-        hint = "Expected train.jsonl, and if you have them valid.jsonl and test.jsonl"
-    return Problem("the folder has no train.jsonl", str(folder), hint)
+def _local_files(place: Path) -> dict[str, tuple[Path, ...]]:
+    if not place.is_dir():
+        return {"train": (place,)}
+    found = split_files(folder_names(place), str(place), f"{place}/{{}}")
+    return {split: tuple(place / name for name in names) for split, names in found.items()}
 
 
 def _near_paths(place: Path) -> str:

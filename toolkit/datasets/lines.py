@@ -1,29 +1,49 @@
-"""JSON values out of .jsonl and .json files, one by one, each with its place; a fault is a `Problem`, no traceback."""
+"""Values out of .jsonl, .json and .parquet files, one by one, each with its place; a fault is a `Problem`.
+
+JSON may be packed by gzip.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, cast
 
+from toolkit.datasets.parquet import parquet_rows
 from toolkit.errors import Problem, ToolkitError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """A line longer than this is not an example; reading stops there, so that memory stays bounded."""
 
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+_LIST_SUFFIXES = (".json", ".json.gz")
+DATA_SUFFIXES = (*_LINE_SUFFIXES, *_LIST_SUFFIXES, ".parquet")
+
+
+def data_suffix(name: str) -> str:
+    """Return which kind of data file a name says it is, `.gz` included; empty for any other file."""
+    lower = name.lower()
+    suffix = next((suffix for suffix in sorted(DATA_SUFFIXES, key=len, reverse=True) if lower.endswith(suffix)), "")
+    return name[len(name) - len(suffix) :]
 
 
 def read_values(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
     """Yield (`file:line`, decoded JSON value) and append what cannot be read to `problems`.
 
-    A byte-order mark, Windows line ends and blank lines are accepted. `.json` holds one list, whose items are numbered.
+    A byte-order mark, Windows line ends and blank lines are accepted. `.json` holds one list, whose items are numbered
+    (or one object a line, like `.jsonl`). Of `.parquet` the rows are numbered.
 
     Raises:
         ToolkitError: the file is missing, not a file, or of a kind that is not read.
     """
     check_data_file(path)
-    if path.suffix.lower() == ".json":
+    suffix = data_suffix(path.name).lower()
+    if suffix == ".parquet":
+        yield from parquet_rows(path, problems)
+    elif suffix in _LIST_SUFFIXES and not _holds_lines(path):
         yield from _list_items(path, problems)
     else:
         yield from _lines(path, problems)
@@ -35,40 +55,52 @@ def check_data_file(path: Path) -> None:
         raise ToolkitError("no such file", where=path)
     if not path.is_file():
         raise ToolkitError("not a file", where=path)
-    suffix = path.suffix.lower()
-    if suffix in (".parquet", ".arrow"):
-        write = "pandas.read_parquet(FILE).to_json(OUT, orient='records', lines=True)"
+    if not data_suffix(path.name):
         raise ToolkitError(
-            f"{suffix} files are not read yet", where=path, hint=f"Write it as JSON lines, for example with {write}"
-        )
-    if suffix not in DATA_SUFFIXES:
-        raise ToolkitError(
-            f"{suffix or 'a file without a suffix'} is not a kind of data file that is read",
+            f"{path.suffix.lower() or 'a file without a suffix'} is not a kind of data file that is read",
             where=path,
-            hint="Use JSON lines (.jsonl) or a JSON list (.json)",
+            hint="Use JSON lines (.jsonl, .jsonl.gz), a JSON list (.json) or Parquet (.parquet)",
         )
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix.lower() == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))  # noqa: SIM115 - the callers close it
+    return path.open("rb")
+
+
+def _raw_lines(path: Path, problems: list[Problem]) -> Iterator[bytes]:
+    """Yield lines with their ends, each cut after `MAX_LINE_BYTES` + 1 bytes."""
+    try:
+        with _open(path) as file:
+            while raw := file.readline(MAX_LINE_BYTES + 1):
+                yield raw
+    except (OSError, EOFError, zlib.error) as error:
+        problems.append(_unreadable(path, error))
+
+
+def _unreadable(path: Path, error: Exception) -> Problem:
+    hint = "Pack or download the file again" if path.suffix.lower() == ".gz" else ""
+    return Problem(f"cannot be read: {error}", str(path), hint)
 
 
 def text_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end), decoded as UTF-8 and at most `MAX_LINE_BYTES` long."""
-    with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            where = f"{path}:{number}"
-            if number == 1:
-                if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    problems.append(Problem("the file is UTF-16", where, "Save it as UTF-8"))
-                    return
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if len(raw) > MAX_LINE_BYTES:
-                problems.append(Problem(f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB", where))
+    for number, raw in enumerate(_raw_lines(path, problems), start=1):
+        where = f"{path}:{number}"
+        if number == 1:
+            if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                problems.append(Problem("the file is UTF-16", where, "Save it as UTF-8"))
                 return
-            try:
-                yield number, raw.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                bad = f"not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
-                problems.append(Problem(bad, where, "Save the file as UTF-8"))
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if len(raw) > MAX_LINE_BYTES:
+            problems.append(Problem(f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB", where))
+            return
+        try:
+            yield number, raw.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            bad = f"not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
+            problems.append(Problem(bad, where, "Save the file as UTF-8"))
 
 
 def _lines(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
@@ -87,8 +119,26 @@ def _lines(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
             yield where, value
 
 
+def _holds_lines(path: Path) -> bool:
+    """Say whether a .json file holds one object a line, as many on the hub do: more than one, the first line whole."""
+    lines = (raw for raw in _raw_lines(path, []) if raw.strip())
+    first = next(lines, b"").removeprefix(b"\xef\xbb\xbf").strip()
+    if not first.startswith(b"{") or next(lines, None) is None:
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _list_items(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
-    raw = path.read_bytes()
+    try:
+        with _open(path) as file:
+            raw = file.read()
+    except (OSError, EOFError, zlib.error) as error:
+        problems.append(_unreadable(path, error))
+        return
     if not raw.strip():
         return
     try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 from toolkit.config import DataConfig
-from toolkit.datasets.formats import load_splits, read_examples
+from toolkit.datasets.formats import data_label, load_splits, read_examples
 from toolkit.datasets.randomness import permutation
 from toolkit.datasets.schema import Example
 from toolkit.errors import ToolkitError
@@ -51,7 +50,7 @@ def load_suite(data: DataConfig, seed: int, split: SplitName, max_examples: int 
     Raises ToolkitError with everything that is wrong with the data, or when the split is empty.
     """
     limit = max_examples or data.max_validation_examples
-    name = Path(data.path).name.removesuffix(".jsonl").removesuffix(".json")
+    name = data_label(data.path)
     if split == "all":
         examples = read_examples(data.path, data)
         return Suite(name, tuple(_limit(examples, limit, seed)), len(examples))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from toolkit.backends import choose_backend
 from toolkit.config import FinetuneConfig, resolve_model_defaults, resolve_steps
 from toolkit.datasets.batching import TrainingData, evaluation_batches
 from toolkit.datasets.chat import tokenize_examples
-from toolkit.datasets.formats import load_splits
+from toolkit.datasets.formats import data_label, load_splits
 from toolkit.datasets.preferences import need_a_choice
 from toolkit.datasets.problems import condense
 from toolkit.datasets.tokenizer import Tokenizer
@@ -39,6 +37,8 @@ def prepare_finetune(config: FinetuneConfig, *, resuming: bool = False) -> Job:
     max_seq_tokens = check_length(config, facts)
     tokenizer = Tokenizer.load(facts.folder)
     splits = load_splits(config.data, config.train.seed)
+    # A dataset on the hub may move on: the saved config names the commit that was read.
+    config = config.model_copy(update={"data": config.data.model_copy(update={"path": splits.path})})
     pairs = need_a_choice([*splits.train, *splits.validation]) if config.data.preference is None else []
     if pairs:
         raise ToolkitError.gather(condense(pairs))
@@ -66,7 +66,7 @@ def prepare_finetune(config: FinetuneConfig, *, resuming: bool = False) -> Job:
         validation=evaluation_batches(held_out, config.train.batch_size, tokenizer.pad_id),
         backend=backend,
         reason=reason,
-        data_label=Path(config.data.path).stem,
+        data_label=data_label(config.data.path),
         data_files=splits.files,
         figures=measure(train.examples, held_out, train.truncated),
         dropped=train.dropped,
