@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +199,29 @@ def test_all_faulty_conversations_are_reported_at_once(make_tokenizer: MakeToken
     with pytest.raises(ToolkitError) as caught:
         tokenize_examples([*bad, conversation("Hello", "Hi")], make_tokenizer(templates.CHATML), 100)
     assert [problem.where for problem in caught.value.problems] == ["data.jsonl:1", "data.jsonl:2"]
+
+
+def test_long_texts_are_tokenised_a_few_at_a_time(
+    make_tokenizer: MakeTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolkit.datasets.chat._CHUNK_CHARACTERS", 10_000)
+    tokenizer = make_tokenizer(templates.CHATML)
+    chunks: list[int] = []
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            return getattr(tokenizer, name)
+
+        def encode_batch(self, texts: Sequence[str]) -> object:
+            chunks.append(sum(map(len, texts)))
+            return tokenizer.encode_batch(texts)
+
+    examples = [conversation("Hello", f"{i} " * 2000) for i in range(8)]
+    counting: Any = Counting()
+    kept = tokenize_examples(examples, counting, 64).examples
+    assert len(kept) == 8 and len(chunks) >= 2 and max(chunks) < 15_000
+    assert all(example.tokens.base is None and example.loss_weights.base is None for example in kept)
+    assert kept[7].tokens.tolist() == tokenize(examples[7], tokenizer, 64).tokens.tolist()
 
 
 TURN_TEXT = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30).filter(lambda text: text.strip())

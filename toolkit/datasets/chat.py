@@ -18,8 +18,10 @@ from toolkit.datasets.schema import Example
 from toolkit.datasets.turns import RenderedChat, render_with_spans
 from toolkit.errors import Problem, ToolkitError
 
-# Texts handed to the tokenizer at once: enough for its threads, little enough to bound the memory that offsets take.
-_CHUNK = 1000
+# Texts and characters handed to the tokenizer at once: enough for its threads, little enough to bound the memory that
+# offsets take (about 150 bytes a token).
+_CHUNK_TEXTS = 1000
+_CHUNK_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +77,11 @@ def tokenize_examples(examples: Sequence[Example], tokenizer: ChatTokenizer, max
     problems: list[Problem] = []
     dropped: list[Problem] = []
     kept: list[TokenizedExample] = []
-    for start in range(0, len(examples), _CHUNK):
-        chunk = examples[start : start + _CHUNK]
-        rendered = [(example, chat) for example in chunk if (chat := _render(example, tokenizer, problems))]
+    for rendered in _chunks(examples, tokenizer, problems):
         encodings = tokenizer.encode_batch([chat.text for _, chat in rendered])
         for (example, chat), encoding in zip(rendered, encodings, strict=True):
             tokens, weights = _weigh(chat, encoding, tokenizer)
-            cut = TokenizedExample(
-                tokens[:max_seq_tokens], weights[:max_seq_tokens], len(tokens) > max_seq_tokens, example.where
-            )
+            cut = _cut(tokens, weights, max_seq_tokens, example.where)
             if cut.trained_tokens:
                 kept.append(cut)
             else:
@@ -101,6 +99,24 @@ def trained_pieces(example: TokenizedExample, tokenizer: ChatTokenizer) -> list[
     return [
         (tokenizer.decode([token for token, _ in run]), trained) for trained, run in groupby(marks, key=lambda m: m[1])
     ]
+
+
+def _chunks(
+    examples: Sequence[Example], tokenizer: ChatTokenizer, problems: list[Problem]
+) -> Iterator[list[tuple[Example, RenderedChat]]]:
+    """Render examples and yield them in chunks that are bounded in number and in characters."""
+    chunk: list[tuple[Example, RenderedChat]] = []
+    characters = 0
+    for example in examples:
+        chat = _render(example, tokenizer, problems)
+        if chat is None:
+            continue
+        chunk.append((example, chat))
+        characters += len(chat.text)
+        if len(chunk) >= _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    yield chunk
 
 
 def _render(example: Example, tokenizer: ChatTokenizer, problems: list[Problem]) -> RenderedChat | None:
@@ -135,6 +151,13 @@ def _weigh(
     if chat.append_end:
         weights[-1] = 1.0
     return tokens, weights
+
+
+def _cut(tokens: NDArray[np.int32], weights: NDArray[np.float32], max_seq_tokens: int, where: str) -> TokenizedExample:
+    if len(tokens) <= max_seq_tokens:
+        return TokenizedExample(tokens, weights, False, where)
+    # Copied, since a view would keep the whole text's arrays.
+    return TokenizedExample(tokens[:max_seq_tokens].copy(), weights[:max_seq_tokens].copy(), True, where)
 
 
 def _text_ids(ids: Sequence[int], tokenizer: ChatTokenizer) -> NDArray[np.int32]:
