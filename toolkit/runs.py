@@ -152,6 +152,23 @@ class RunFolder:
     def _write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
 
+    def exports(self) -> list[dict[str, Any]]:
+        """Sum up export/verification.json: for each file which gates failed, and what its type lost."""
+        try:
+            entries = json.loads((self.export / "verification.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        files: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            row = files.setdefault(entry["file"], {"file": entry["file"], "gates": 0, "failed": ""})
+            row["gates"] += 1
+            if not entry["passed"]:
+                row["failed"] = f"{row['failed']} {entry['gate']}".strip()
+            shown = ("bits_per_weight", "mean_kl", "top1_agreement", "perplexity_ratio")
+            if entry["gate"] in ("structure", "behaviour"):
+                row |= {name: entry["figures"][name] for name in shown if name in entry["figures"]}
+        return list(files.values())
+
     def evaluation(self) -> list[dict[str, Any]]:
         """Read the rows of evaluation.json; empty when nothing was evaluated."""
         if not self.evaluation_path.is_file():

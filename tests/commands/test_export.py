@@ -97,6 +97,32 @@ def test_what_cannot_be_exported_is_refused_in_one_line_each(model: Path, case: 
     assert not Path("export").exists()
 
 
+def test_runs_show_tells_what_the_exports_of_a_run_lost(tmp_path: Path):
+    from toolkit.runs import RunFolder
+
+    record = tmp_path / "run" / "export" / "verification.json"
+    record.parent.mkdir(parents=True)
+    gates = [
+        ("structure", True, {"bits_per_weight": 4.9, "tensors": 3}),
+        ("chat", False, {}),
+        ("behaviour", False, {"mean_kl": 0.02, "top1_agreement": 0.9, "kl_limit": 1.0}),
+    ]
+    rows = [{"file": "a.failed.gguf", "gate": gate, "passed": good, "figures": more} for gate, good, more in gates]
+    record.write_text(json.dumps(rows), "utf-8")
+    assert RunFolder(tmp_path / "run").exports() == [
+        {
+            "file": "a.failed.gguf",
+            "gates": 3,
+            "failed": "chat behaviour",
+            "bits_per_weight": 4.9,
+            "mean_kl": 0.02,
+            "top1_agreement": 0.9,
+        }
+    ]
+    record.write_text("{", "utf-8")
+    assert RunFolder(tmp_path / "run").exports() == []
+
+
 def test_an_adapter_of_another_kind_is_refused(model: Path):
     adapter = Path("adapter")
     adapter.mkdir()

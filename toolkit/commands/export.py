@@ -146,7 +146,7 @@ def _figures(gate: Gate) -> str:
     shown = {
         key: value
         for key, value in gate.figures.items()
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool)
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and key != "sha256"
     }
     failing = {key: value for key, value in gate.figures.items() if not gate.passed and key not in shown and value}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in {**shown, **failing}.items())

@@ -95,6 +95,7 @@ def _details(run: RunFolder) -> dict[str, Any]:
         "final": manifest.get("final"),
         "checkpoints": [path.name for path in list_checkpoints(run.checkpoints)],
         "evaluation": run.evaluation(),
+        "exports": run.exports(),
         "rollbacks": [f"step {row['step']} to {row['to_step']}: {row['why']}" for row in rollbacks(run)],
         "stopped_early": manifest.get("stopped_early"),
         "losses": [{**row, "loss": losses.get(row["step"])} for row in evaluations],

@@ -41,20 +41,62 @@ def dequantise(tensor: gguf.ReaderTensor) -> StoredTensor:
     return StoredTensor(tensor.name, "float32", gguf.quants.dequantize(tensor.data, kind).reshape(shape))
 
 
+class GgufTensors:
+    """The tensors of a file under their Hugging Face names and in that layout, dequantised rows by rows."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header. Raises ToolkitError when it is not a GGUF file."""
+        reader = open_gguf(path)
+        named = ((hugging_face_name(tensor.name), tensor) for tensor in reader.tensors)
+        self._tensors: dict[str, gguf.ReaderTensor] = {name: tensor for name, tensor in named if name is not None}
+        architecture = metadata_value(reader, "general.architecture")
+        self._permuted = architecture == "llama"
+        self._heads = metadata_value(reader, f"{architecture}.attention.head_count")
+        self._kv_heads = metadata_value(reader, f"{architecture}.attention.head_count_kv") or self._heads
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names. Tensors that no checkpoint has are left out."""
+        return iter(self._tensors)
+
+    def kind(self, name: str) -> gguf.GGMLQuantizationType:
+        """Return how a tensor is stored."""
+        return self._tensors[name].tensor_type
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape, rows first."""
+        return tuple(int(size) for size in reversed(self._tensors[name].shape))
+
+    def load(self, name: str) -> StoredTensor:
+        """Load one tensor whole."""
+        return self.rows(name, 0, self.shape(name)[0])
+
+    def rows(self, name: str, start: int, stop: int) -> StoredTensor:
+        """Load rows `start` to `stop` (exclusive); of a Llama's queries and keys, whole heads."""
+        tensor = self._tensors[name]
+        total, *rest = self.shape(name)
+        # One row of the array is one row of the tensor, in bytes where it is quantised.
+        data = np.asarray(tensor.data).reshape(total, -1)[start:stop]
+        kind = tensor.tensor_type
+        shape = (stop - start, *rest)
+        if kind == gguf.GGMLQuantizationType.BF16:
+            stored = StoredTensor(name, "bfloat16", np.ascontiguousarray(data).view(np.uint16).reshape(shape))
+        elif kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
+            stored = StoredTensor(name, "float32" if kind == 0 else "float16", data.reshape(shape))
+        else:
+            stored = StoredTensor(name, "float32", gguf.quants.dequantize(data, kind).reshape(shape))
+        heads = self._heads_of(name)
+        if heads is None:
+            return stored
+        return StoredTensor(name, stored.dtype, restore_rotary(stored.array, (stop - start) * heads // total))
+
+    def _heads_of(self, name: str) -> int | None:
+        if not self._permuted:
+            return None
+        return self._heads if ".q_proj." in name else self._kv_heads if ".k_proj." in name else None
+
+
 def named_weights(path: Path) -> Iterator[StoredTensor]:
     """Yield every tensor under its Hugging Face name and layout. Tensors that no checkpoint has are left out."""
-    reader = open_gguf(path)
-    architecture = metadata_value(reader, "general.architecture")
-    heads = metadata_value(reader, f"{architecture}.attention.head_count")
-    kv_heads = metadata_value(reader, f"{architecture}.attention.head_count_kv") or heads
-    for tensor in reader.tensors:
-        name = hugging_face_name(tensor.name)
-        if name is None:
-            continue
-        stored = dequantise(tensor)
-        array = stored.array
-        if architecture == "llama" and ".q_proj." in name:
-            array = restore_rotary(array, heads)
-        elif architecture == "llama" and ".k_proj." in name:
-            array = restore_rotary(array, kv_heads)
-        yield StoredTensor(name, stored.dtype, array)
+    tensors = GgufTensors(path)
+    for name in tensors:
+        yield tensors.load(name)

@@ -6,6 +6,7 @@ What applying means for LoRA, rsLoRA and DoRA is written in `toolkit.adapter_fil
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 
 from toolkit.adapter_files import Adapter
 from toolkit.errors import Problem, ToolkitError
@@ -33,6 +34,12 @@ class MergedTensors:
             raise ToolkitError.gather(
                 [Problem(f"{name} is not exported (tied), so its adapter would be lost", where) for name in lost]
             )
+
+    def only(self, required: Mapping[str, tuple[int, ...]]) -> MergedTensors:
+        """Return some of the tensors, merged as here."""
+        some = copy(self)
+        some._required = required
+        return some
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""

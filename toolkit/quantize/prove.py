@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from toolkit.datasets.schema import Message
 from toolkit.protocols import Scorer
 from toolkit.quantize import verify
+from toolkit.quantize.mixture import plan_files
+from toolkit.quantize.places import free_bytes
 from toolkit.quantize.plan import FilePlan
+from toolkit.quantize.reference import layerwise_logits
 from toolkit.quantize.source import Source
 from toolkit.quantize.stream import write_gguf
 from toolkit.quantize.verify import Gate
+
+# Of the memory, and of the disk, that a float32 copy of the model may take.
+_SHARE = 0.5
 
 
 class Prover:
@@ -58,7 +66,7 @@ class Prover:
         self._notify(f"verifying {name}: weights")
         gates.append(verify.verify_weights(self._source, path))
         self._notify(f"verifying {name}: behaviour")
-        gates.append(verify.verify_behaviour(path, plan.kind, self._reference, self._rows))
+        gates.append(verify.verify_behaviour(path, self._source.decoder, plan.kind, self._reference, self._rows))
         return gates
 
     @cached_property
@@ -67,16 +75,41 @@ class Prover:
 
     @cached_property
     def _reference(self) -> list[NDArray[np.float32]]:
-        return verify.with_reference(self._open_reference, self._rows)
+        """Logits of the trained model: by its own framework where its float32 fits, else layer by layer."""
+        if self._fits:
+            return verify.with_reference(self._open_reference, self._rows)
+        return layerwise_logits(self._source.decoder, self._source.tensors, self._rows)
+
+    @cached_property
+    def _fits(self) -> bool:
+        return self._whole.file_bytes <= _SHARE * psutil.virtual_memory().available
 
     def _converted(self, path: Path, plan: FilePlan, scratch: Path) -> Gate:
         """Judge the conversion on a float32 file: this one, or one made for the purpose, once for all types."""
         if self._conversion is None:
-            floats = path
-            if plan.kind != self._whole.kind:
-                floats = scratch / "float32.gguf"
-                write_gguf(floats, self._source, self._whole, {})
-            self._conversion = verify.verify_conversion(floats, self._reference, self._rows)
-            if floats != path:
-                floats.unlink()
+            if plan.kind == self._whole.kind and self._fits:
+                self._conversion = verify.verify_conversion(path, self._reference, self._rows)
+            else:
+                self._conversion = self._converted_apart(scratch / "float32.gguf")
         return self._conversion
+
+    def _converted_apart(self, floats: Path) -> Gate:
+        """Write a float32 file, of the first layers alone where the whole would not fit, and judge it."""
+        source, whole, reference = self._source, self._whole, self._reference
+        if not (self._fits and free_bytes(floats) > whole.file_bytes):
+            affordable = int(_SHARE * min(free_bytes(floats), psutil.virtual_memory().available))
+            source = source.shortened(affordable_layers(whole, source.decoder.layers, affordable))
+            (whole,) = plan_files(source, [whole.kind], {})
+            reference = layerwise_logits(source.decoder, source.tensors, self._rows)
+        write_gguf(floats, source, whole, {})
+        gate = verify.verify_conversion(floats, reference, self._rows)
+        floats.unlink()
+        layers = {"layers": f"{source.decoder.layers} of {self._source.decoder.layers}"}
+        return gate if source is self._source else replace(gate, figures={**gate.figures, **layers})
+
+
+def affordable_layers(whole: FilePlan, layers: int, affordable: int) -> int:
+    """Count the layers (one at least) that fit into `affordable` bytes of float32, with what is outside of them."""
+    of_a_layer = sum(tensor.byte_count for tensor in whole.tensors if tensor.name.startswith("blk.0."))
+    outside = whole.file_bytes - of_a_layer * layers
+    return max(1, min(layers, (affordable - outside) // of_a_layer))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ class Source:
     tensors: MergedTensors
     tokenizer: Tokenizer
     vocabulary: Vocabulary
+
+    def shortened(self, layers: int) -> Source:
+        """Return the model's beginning: the first `layers` layers, then norm and head."""
+        decoder = copy(self.decoder)
+        decoder.layers = layers
+        return replace(self, decoder=decoder, tensors=self.tensors.only(decoder.required_shapes()))
 
 
 def open_source(label: str, model_folder: Path, adapter_folder: Path | None) -> Source:
