@@ -8,10 +8,10 @@ STAMP := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup finetune test test-all check format mutants bench docs clean
+.PHONY: help setup finetune accept-7b test test-all check format mutants bench docs clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | while IFS='|' read -r name text; do \
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | while IFS='|' read -r name text; do \
 		printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)  ## Make .venv and install everything (seconds when it is up to date)
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 finetune: $(STAMP)  ## The demonstration: finetune, export to Q4_K_M, evaluate before and after (BACKEND=torch to insist)
 	@$(BIN)/python -m toolkit demo --backend $(BACKEND)
+
+accept-7b: $(STAMP)  ## Run once on a Mac or a CUDA machine: train, export and ask the 7B model, write a row of docs/benchmarks.md
+	@$(BIN)/python -m scripts.accept_7b
 
 test: $(STAMP)  ## The quick tests (at most 6 minutes)
 	@$(PYTEST) -m 'not slow'

@@ -119,8 +119,20 @@ def test_a_crash_a_hang_and_a_library_that_does_not_load_are_findings_each(tmp_p
     assert "SIGSEGV" in found["llama.cpp"]["summary"] and found["llama.cpp"]["status"] == "failed"
     assert "--force-reinstall" in found["llama.cpp"]["mend"] and "llama-cpp-python" in found["llama.cpp"]["mend"]
     assert "libgomp.so.1" in found["adapters"]["summary"]
-    assert "no answer within 6 s" in found["backend"]["summary"] and "--timeout" in found["backend"]["mend"]
+    assert found["backend"]["status"] == "failed" and "hangs: no answer after 6 s" in found["backend"]["summary"]
+    assert "--force-reinstall" in found["backend"]["mend"]
     assert found["mlx"]["status"] == "warning"  # PyTorch would train
+
+
+def test_what_is_still_loading_when_the_time_is_up_is_no_failure(tmp_path):
+    busy = "while True: pass"
+    stubs = {"torch": busy, "peft": busy, "llama_cpp": busy}
+    done = run_doctor(tmp_path, "--json", "--timeout", "2", stubs=stubs, hidden=("mlx", "mlx_lm"))
+    found = checks(done)
+    assert done.returncode == 0, done.stdout
+    for name in ("backend", "adapters", "llama.cpp"):
+        assert found[name]["status"] == "warning" and "still loading after 2 s" in found[name]["summary"]
+        assert "--timeout" in found[name]["mend"]
 
 
 def test_text_shows_each_problem_with_its_mend_below_and_a_verdict_last(tmp_path):

@@ -15,7 +15,7 @@ TESTED_PYTHON = (3, 11)
 # Newer ones have no wheels of some packages yet.
 NEWEST_PYTHON = (3, 14)
 # What `toolkit finetune`, `export` and `chat` do without.
-NOT_FOR_THE_MAIN_JOB = ("mcp", "mlx", "mlx-lm", "sentence-transformers")
+NOT_FOR_THE_MAIN_JOB = ("bitsandbytes", "mcp", "mlx", "mlx-lm", "sentence-transformers", "starlette", "uvicorn")
 
 
 def is_apple_silicon() -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+LOOKS, SECONDS_BETWEEN_LOOKS = 10, 0.03
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
@@ -22,11 +23,13 @@ class Answer:
     """What a probe came back with: `found`, or `fault`, one line that says why there is nothing.
 
     missing: the package that Python did not find, if that is the fault
+    is_late: the time was up while the probe was still at work, so nothing is known
     """
 
     found: dict[str, Any] = field(default_factory=dict)
     fault: str = ""
     missing: str = ""
+    is_late: bool = False
 
 
 def run_probes(names: Sequence[str], seconds: float) -> dict[str, Answer]:
@@ -54,8 +57,10 @@ def _collect(process: subprocess.Popen[bytes], output: IO[bytes], deadline: floa
         try:
             code = process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
+            is_late = _is_working(process.pid)
             _kill(process)
-            return Answer(fault=f"gave no answer within {seconds:g} s")
+            does = "is still loading" if is_late else "hangs: no answer"
+            return Answer(fault=f"{does} after {seconds:g} s", is_late=is_late)
         if code < 0:
             return Answer(fault=f"crashed while it was loaded ({_signal_name(-code)})")
         output.seek(0)
@@ -68,6 +73,21 @@ def _collect(process: subprocess.Popen[bytes], output: IO[bytes], deadline: floa
         return Answer(found)
     fault = " ".join(f"{found['kind']}: {found['error']}".split())
     return Answer(fault=fault, missing=found["missing"])
+
+
+def _is_working(pid: int) -> bool:
+    """Say whether a process computes or waits for a disk, looking several times; one that sleeps all the time hangs."""
+    try:
+        import psutil
+
+        probe = psutil.Process(pid)
+        for _ in range(LOOKS):
+            if probe.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP):
+                return True
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    except Exception:  # psutil is missing or broken, or the process has just ended: nothing speaks for a hang
+        return True
+    return False
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
