@@ -17,8 +17,8 @@ TARGET = ROOT / "toolkit" / "machine" / "tested_versions.py"
 HEADER = '''\
 """The versions that the tests run with, by package. Written by `make docs` from pyproject.toml and constraints.txt."""
 
-# package → (oldest version that is accepted, version that was tested, platform: any | apple | extra)
-# apple: declared for Apple silicon alone; extra: declared by an extra, hence never missed
+# package → (oldest version that is accepted, version that was tested, where it is declared)
+# any: everywhere; apple: on Apple silicon; not mac: everywhere else; extra: by an extra, hence never missed
 TESTED: dict[str, tuple[str, str, str]] = {
 '''
 _REQUIREMENT = re.compile(
@@ -41,13 +41,18 @@ def render() -> str:
         match = _REQUIREMENT.match(text)
         if match is None or match["name"] in rows or match["name"] in _DEVELOPMENT:
             continue
-        platform = "extra" if text in extras else "apple" if "darwin" in (match["marker"] or "") else "any"
-        rows[match["name"]] = (match["minimum"] or "0", pins[match["name"]].strip(), platform)
+        where = "extra" if text in extras else _place(match["marker"] or "")
+        rows[match["name"]] = (match["minimum"] or "0", pins[match["name"]].strip(), where)
     body = "".join(
-        f'    "{name}": ("{low}", "{tested}", "{platform}"),\n'
-        for name, (low, tested, platform) in sorted(rows.items())
+        f'    "{name}": ("{low}", "{tested}", "{where}"),\n' for name, (low, tested, where) in sorted(rows.items())
     )
     return f"{HEADER}{body}}}\n"
+
+
+def _place(marker: str) -> str:
+    if "darwin" not in marker:
+        return "any"
+    return "not mac" if "!=" in marker else "apple"
 
 
 def main() -> int:

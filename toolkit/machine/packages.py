@@ -23,6 +23,13 @@ def is_apple_silicon() -> bool:
     return sys.platform == "darwin" and platform.machine() == "arm64"
 
 
+def is_wanted(where: str) -> bool:
+    """Say whether a package that is declared for `where` (see `tested_versions`) belongs on this machine."""
+    if where == "not mac":
+        return sys.platform != "darwin"
+    return where == "any" or (where == "apple" and is_apple_silicon())
+
+
 def check_python() -> Finding:
     """Compare the running Python with what the tests run on."""
     here = sys.version_info[:3]
@@ -45,7 +52,7 @@ def check_packages() -> list[Finding]:
     for name, (oldest, tested, where) in TESTED.items():
         here = installed_version(name)
         if here is None:
-            if where == "any" or (where == "apple" and is_apple_silicon()):
+            if is_wanted(where):
                 problems.append(_missing(name, tested))
         elif release(here) < release(oldest):
             problems.append(_unfit(name, "failed", here, f"{here} is too old: {oldest} or newer is needed", tested))

@@ -1,9 +1,11 @@
 """The versions that the tests run with, by package. Written by `make docs` from pyproject.toml and constraints.txt."""
 
-# package → (oldest version that is accepted, version that was tested, platform: any | apple | extra)
-# apple: declared for Apple silicon alone; extra: declared by an extra, hence never missed
+# package → (oldest version that is accepted, version that was tested, where it is declared)
+# any: everywhere; apple: on Apple silicon; not mac: everywhere else; extra: by an extra, hence never missed
 TESTED: dict[str, tuple[str, str, str]] = {
+    "bitsandbytes": ("0.46", "0.50.2", "not mac"),
     "click": ("8.1", "8.5.1", "any"),
+    "filelock": ("3.12", "4.2.11", "any"),
     "gguf": ("0.17", "0.19.0", "any"),
     "huggingface-hub": ("1.0", "2.4.0", "any"),
     "jinja2": ("3.1.6", "3.1.6", "any"),
@@ -14,7 +16,9 @@ TESTED: dict[str, tuple[str, str, str]] = {
     "numpy": ("1.26", "2.4.6", "any"),
     "openai": ("2", "3.54.0", "extra"),
     "peft": ("0.18", "0.21.2", "any"),
+    "platformdirs": ("4", "4.14.5", "any"),
     "psutil": ("6", "7.2.2", "any"),
+    "pyarrow": ("17", "26.0.1", "any"),
     "pydantic": ("2.11", "2.14.3", "any"),
     "pyyaml": ("6", "6.0.3", "any"),
     "rich": ("13", "15.0.0", "any"),
