@@ -141,6 +141,16 @@ def test_a_prompt_of_turns_is_context_and_only_the_completion_is_trained() -> No
     )
 
 
+def test_the_history_of_an_instruction_stands_before_it_as_turns() -> None:
+    record = {"instruction": "And 6 times 8?", "output": "48", "history": [["6 times 7?", "42"]]}
+    assert [text for _, text in turns(read(record))] == ["6 times 7?", "42", "And 6 times 8?", "48"]
+    assert untrained(read(record)) == []
+    assert turns(read({**record, "system": "Be brief."}))[0] == ("system", "Be brief.")
+    assert "`history` holds an empty text" in complaint({**record, "history": [["a", " "]]})
+    assert "`history` must be a list of pairs" in complaint({**record, "history": ["6 times 7?"]})
+    assert "`history.0.1` must be text, found a number" in complaint({**record, "history": [["a", 3]]})
+
+
 # ---- plain text
 
 
@@ -293,6 +303,7 @@ TURN_FIELDS = "role content from value tool_calls function_call weight train nam
 CALL_FIELDS = "name arguments function id type".split()
 RECORD_FIELDS = (
     "messages conversations tools functions instruction input output prompt completion text chosen rejected system"
+    " history"
 ).split()
 JSON_VALUES = st.recursive(
     st.none()

@@ -12,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.datasets import templates, tool_templates
-from toolkit.config import DataConfig
+from toolkit.config import DataConfig, FinetuneConfig
 from toolkit.datasets.chat import tokenize_examples, trained_pieces
 from toolkit.datasets.records import example_from_record
 from toolkit.datasets.schema import Example, ToolCall
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
-from toolkit.evaluate.exact_match import expected_text
-from toolkit.evaluate.questions import ask
+from toolkit.evaluate.exact_match import answer_questions, expected_text
+from toolkit.evaluate.questions import ask, ask_all
+from toolkit.jobs.finetune import prepare_finetune
+from toolkit.jobs.plan import make_plan
+from toolkit.models import NANO_FOLDER
+from toolkit.protocols import GeneratedToken
 
 MakeTokenizer = Callable[..., Tokenizer]
 LLAMA = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -352,6 +356,41 @@ def test_the_reference_of_a_call_is_what_the_models_own_template_writes(make_tok
         '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}\n</tool_call>'
     )
     assert expected_text(question, make("llama3.1", make_tokenizer)).startswith('{"name": "get_weather", "parameters"')
+
+
+class Saying:
+    """A scorer that answers every prompt with the same text and then stops."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens = tokens
+
+    def generate(self, prompts: Any, sampling: Any) -> Any:
+        for row in range(len(prompts)):
+            yield from (GeneratedToken(row, token) for token in self.tokens)
+            yield GeneratedToken(row, None, "stop")
+
+
+def test_a_call_is_right_when_it_is_spelt_as_the_template_spells_it(make_tokenizer: MakeTokenizer) -> None:
+    tokenizer = make("qwen2.5", make_tokenizer)
+    questions = ask_all([read(conversation(USER, CALLS)), read(MULTI)])
+    right = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}\n</tool_call>'
+    for text, correct in ((right, True), (right.replace("Zürich", "Bern"), False)):
+        scorer: Any = Saying(tokenizer.encode(text))
+        assert [answer.correct for answer in answer_questions(scorer, tokenizer, questions)] == [correct, False]
+
+
+def test_a_dry_run_shows_a_conversation_with_tools_with_its_calls_marked(tmp_path: Path) -> None:
+    for file in NANO_FOLDER.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "chat_template.jinja").write_text(tool_templates.QWEN25_TOOLS, encoding="utf-8")
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps(SINGLE) + "\n", encoding="utf-8")
+    job = prepare_finetune(FinetuneConfig(model=str(tmp_path), data=DataConfig(path=str(path), validation=0.0)))
+    assert [text for text, trained in make_plan(job).example if trained] == [
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}\n</tool_call><|im_end|>',
+        "21 °C in Zürich.<|im_end|>",
+    ]
 
 
 # ---- whatever the text

@@ -21,6 +21,7 @@ from toolkit.datasets.tool_calls import read_tools
 from toolkit.errors import Problem, ToolkitError
 
 Record = Mapping[str, Any]
+_PAIR_ROLES = ("user", "assistant")
 
 
 def example_from_record(record: object, data: DataConfig, where: str) -> Example:
@@ -93,11 +94,17 @@ def _tools(record: Record, where: str) -> tuple[Mapping[str, Any], ...]:
 def _turns(record: Record, path: str, where: str, option: str = "") -> Example:
     """Read the list of turns at `path`, after the record's own `system` text where the turns bring none."""
     messages = read_turns(_value(record, path, where, option), path, where)
-    system = record.get("system")
-    if isinstance(system, str) and system.strip() and messages[0].role != "system":
-        messages = (Message("system", _checked(system, "system", where)), *messages)
+    messages = _after_own_system(record, messages, where)
     check_conversation(messages, path, where)
     return Example(messages)
+
+
+def _after_own_system(record: Record, messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+    """Put a record's `system` text before its turns where they begin without a system turn."""
+    system = record.get("system")
+    if not isinstance(system, str) or not system.strip() or messages[0].role == "system":
+        return messages
+    return (Message("system", _checked(system, "system", where)), *messages)
 
 
 def _text(record: Record, path: str, where: str, option: str = "") -> Example:
@@ -152,7 +159,16 @@ def _answered(answer: str | tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _instruction(record: Record, where: str) -> Example:
-    return _pair(record, "instruction", "input" if "input" in record else None, "output", where)
+    """Read an instruction record, after the earlier turns in its `history` (pairs of texts) where it has one."""
+    example = _pair(record, "instruction", "input" if "input" in record else None, "output", where)
+    history = record.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise ToolkitError("`history` must be a list of pairs: what was asked, what was answered", where=where)
+    places = [(role, f"history.{i}.{j}", i, j) for i in range(len(history)) for j, role in enumerate(_PAIR_ROLES)]
+    earlier = [Message(role, _checked(history[i][j], place, where)) for role, place, i, j in places]
+    if not all(message.content.strip() for message in earlier):
+        raise ToolkitError("`history` holds an empty text", where=where)
+    return Example(_after_own_system(record, (*earlier, *example.messages), where))
 
 
 _SHAPES: tuple[tuple[tuple[str, ...], Reader], ...] = (
