@@ -31,10 +31,14 @@ COMMON = settings(
     train__max_steps=STEPS, train__save_every=2, train__eval_every=3, train__batch_size=4, train__accumulation=2,
     train__device="cpu",
 )  # fmt: skip
+DROPOUT = settings(lora__dropout=0.1)
 CASES = {
-    "lora": settings(lora__dropout=0.1),
-    "lora, checkpointing": settings(lora__dropout=0.1, train__gradient_checkpointing="true"),
-    "full": ["--method", "full"],
+    "lora": DROPOUT,
+    "lora, packed": [*DROPOUT, *settings(data__packing="true", data__max_seq_tokens=128, train__batch_size=2)],
+    "lora, recomputed": [*DROPOUT, *settings(train__gradient_checkpointing="true")],
+    "dora": [*DROPOUT, *settings(lora__variant="dora", train__schedule="wsd")],
+    "rslora, sgd": [*DROPOUT, *settings(lora__variant="rslora", train__optimizer="sgd", train__learning_rate=0.1)],
+    "full": ["--method", "full", *settings(train__schedule="cosine_restarts")],
 }
 
 
@@ -166,6 +170,7 @@ def kills_of(place: Place, backend: str, case: str, count: int, draw: random.Ran
     seconds = time.monotonic() - began
     phases: list[str] = json.loads(note.read_text())
     kinds = sorted(set(phases))
+    draw.shuffle(kinds)
     outcomes = []
     for number in range(count):
         if number % 2:
@@ -212,6 +217,8 @@ def main() -> int:
                 outcomes += kills_of(place, backend, case, share, draw)
     same = [outcome for outcome in outcomes if not outcome.fault]
     print(f"{len(same)} of {len(outcomes)} end with the same bits: {summary([outcome.phase for outcome in outcomes])}")
+    resumed = sum(outcome.resumed for outcome in outcomes)
+    print(f"{resumed} went on from a checkpoint, {len(outcomes) - resumed} had none yet and began again")
     return 0 if len(same) == len(outcomes) else 1
 
 
