@@ -178,6 +178,16 @@ def test_a_run_killed_between_its_result_and_the_manifest_still_gets_its_figures
     assert again.exit_code == 2 and "this run has already done 8 steps of 8" in again.stderr
 
 
+def test_what_a_kill_kept_from_being_pruned_is_pruned_on_resuming(arguments: list[str]) -> None:
+    die_in("prune_checkpoints", *arguments, "--name", "killed", times=4)
+    run = find_run("killed")
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == [f"step-{n:06d}" for n in (4, 6, 8)]
+    assert toolkit("finetune", "--resume", "killed").exit_code == 0
+    best = run.manifest()["result_step"]
+    kept = {path.name for path in list_checkpoints(run.checkpoints)}
+    assert kept == {f"step-{n:06d}" for n in {best, 6, 8}} and run.status() == "finished"
+
+
 def test_a_run_killed_before_its_first_checkpoint_says_how_to_start_again(arguments: list[str]) -> None:
     die_in("save_checkpoint", *arguments, "--name", "killed")
     run = find_run("killed")

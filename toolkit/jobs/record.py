@@ -68,6 +68,7 @@ class Record:
         if checkpoint is not None:
             remove_partials(run.path)
             clean_checkpoints(run.checkpoints, checkpoint.step)
+            self._prune(start)  # What a kill after the last save may have kept from being done.
             run.trim_metrics(checkpoint.step, start.guards.rollbacks)
         save_config(job.config, run.config_path)
         trainable, total = self.trainer.parameter_counts()
@@ -140,17 +141,17 @@ class Record:
         save_checkpoint(
             run.checkpoints, request.step, self.trainer.state(), notes, lora=spec.lora, base_model=job.base_model
         )
-        prune_checkpoints(run.checkpoints, job.config.train.keep_checkpoints, self._needed(request))
+        self._prune(request)
         self.disk_bytes = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
 
-    def _needed(self, request: CheckpointRequest) -> set[int]:
-        """Return the steps of the best checkpoint, and of the one that a rollback would go to with its own best."""
-        needed = {request.best.step} if request.best else set()
-        good = self.run.checkpoints / step_folder_name(request.guards.good_step)
-        if request.guards.good_step == request.step or not good.is_dir():
-            return needed
-        best = _position(load_notes(good)).best
-        return needed | {request.guards.good_step} | ({best.step} if best else set())
+    def _prune(self, at: Position | CheckpointRequest) -> None:
+        """Keep the newest checkpoints, the best, and the one that a rollback would go to with its own best."""
+        needed = {at.best.step} if at.best else set()
+        good = self.run.checkpoints / step_folder_name(at.guards.good_step)
+        if at.guards.good_step != at.step and good.is_dir():
+            best = _position(load_notes(good)).best
+            needed |= {at.guards.good_step} | ({best.step} if best else set())
+        prune_checkpoints(self.run.checkpoints, self.job.config.train.keep_checkpoints, needed)
 
     def roll_back(self, step: int, reopen: Callable[[], Trainer]) -> tuple[Trainer, Position]:
         """Restore the newest good checkpoint up to `step` (0: a new trainer) and delete those after it."""
