@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from toolkit.atomic_files import atomic_folder, open_atomic, remove_partials, write_atomic
+from toolkit.atomic_files import atomic_folder, delete_folder, open_atomic, remove_partials, write_atomic
 from toolkit.errors import JobFailed
 
 
@@ -106,3 +107,24 @@ def test_content_reaches_the_disk_before_the_name_does(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "replace", lambda old, new: (calls.append("replace"), real_replace(old, new))[1])
     write_atomic(tmp_path / "a", b"x")
     assert calls == ["fsync", "replace", "fsync"]
+
+
+def test_a_folder_that_is_being_deleted_has_lost_its_name_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill half-way then leaves nothing that looks complete."""
+    folder = tmp_path / "step-000001"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    deleted = []
+    real = shutil.rmtree
+
+    def watch(path: Path, **options: bool) -> None:
+        deleted.append((Path(path).name, folder.exists()))
+        real(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watch)
+    delete_folder(folder)
+    assert all(name.endswith(".partial") for name, _ in deleted)
+    assert deleted[-1][1] is False
+    assert os.listdir(tmp_path) == []
