@@ -38,6 +38,7 @@ CASES = {
     "lora, recomputed": [*DROPOUT, *settings(train__gradient_checkpointing="true")],
     "dora": [*DROPOUT, *settings(lora__variant="dora", train__schedule="wsd")],
     "rslora, sgd": [*DROPOUT, *settings(lora__variant="rslora", train__optimizer="sgd", train__learning_rate=0.1)],
+    "qlora": ["--method", "qlora", *DROPOUT],
     "full": ["--method", "full", *settings(train__schedule="cosine_restarts")],
 }
 
