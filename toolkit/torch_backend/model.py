@@ -22,6 +22,7 @@ from toolkit.protocols import Batch
 from toolkit.tensor_files import StoredTensor
 from toolkit.torch_backend.affine_layers import loading_config
 from toolkit.torch_backend.devices import is_out_of_memory
+from toolkit.torch_backend.nf4 import settle_nf4
 from toolkit.torch_backend.packing import check_packing, decode_packed, one_segment_per_row
 from toolkit.torch_backend.quantised import dequantised, is_quantised, weight_shape
 
@@ -61,6 +62,7 @@ def load_model(folder: Path, storage: torch.dtype, device: torch.device) -> nn.M
         raise ToolkitError(
             f"{len(faults)} weights do not fit the config ({', '.join(sorted(faults)[:3])})", where=folder
         )
+    settle_nf4(model, storage)
     model.to(device)
     return model.eval()
 

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from toolkit.base_cache import affine_base
+from toolkit.base_cache import affine_base, cached_base
 from toolkit.config import BaseConfig
 from toolkit.errors import Problem, ToolkitError
 from toolkit.models import read_model
 from toolkit.protocols import ScorerSpec
 from toolkit.torch_backend.affine_layers import AffineEmbedding, AffineLinear
+from toolkit.torch_backend.nf4 import LABEL, Nf4Packer, dequantised_nf4, is_nf4
 
 # PEFT imports bitsandbytes where it is installed, which then complains of an optional package that nothing here needs.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -66,17 +67,18 @@ def base_folder(spec: ScorerSpec, device: torch.device, report: Callable[[str], 
     facts = read_model(spec.model_folder)
     if facts.quantization is not None:
         return spec.model_folder
-    return affine_base(facts, resolve_base(spec.base, device), report)
+    base = resolve_base(spec.base, device)
+    return cached_base(facts, Nf4Packer(), LABEL, report) if base.layout == "nf4" else affine_base(facts, base, report)
 
 
 def is_quantised(layer: Any) -> bool:
     """Tell whether a layer keeps its weight packed."""
-    return isinstance(layer, AffineLinear | AffineEmbedding)
+    return isinstance(layer, AffineLinear | AffineEmbedding) or is_nf4(layer)
 
 
 def dequantised(layer: Any) -> Tensor:
     """Return a packed layer's weight in full: (out, in), or (entries, width) of an embedding."""
-    return layer.dequantize()
+    return dequantised_nf4(layer) if is_nf4(layer) else layer.dequantize()
 
 
 def weight_shape(layer: Any) -> tuple[int, int]:

@@ -72,7 +72,7 @@ class TorchBackend:
             device_name=device_name(chosen),
             threads=torch.get_num_threads(),
             blas=blas.group(1) if blas else "unknown",
-            versions=versions("torch", "transformers", "peft", "safetensors", "numpy"),
+            versions=versions("torch", "transformers", "peft", "bitsandbytes", "safetensors", "numpy"),
             memory_bytes=device_memory_bytes(chosen),
         )
 
