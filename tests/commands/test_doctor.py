@@ -218,9 +218,13 @@ def test_a_package_that_is_not_there_is_named_even_behind_other_errors():
 
 
 def test_bitsandbytes_is_asked_for_on_cuda_alone(monkeypatch):
+    assert check_bitsandbytes("cuda", "RuntimeError: no library for CUDA 99").status == "warning"
+    assert "CUDA 99" in check_bitsandbytes("cuda", "RuntimeError: no library for CUDA 99").summary
     monkeypatch.setattr("toolkit.machine.diagnosis.installed_version", lambda name: None)
-    assert check_bitsandbytes("cpu").status == "ok"
-    assert check_bitsandbytes("cuda").status == "warning"
+    assert check_bitsandbytes("cpu", None).status == "ok"
+    missing = check_bitsandbytes("cuda", "ModuleNotFoundError: No module named 'bitsandbytes'")
+    assert missing.status == "warning"
+    assert requirement("bitsandbytes") in missing.mend and "base.layout=affine" in missing.mend
 
 
 def test_a_finding_that_is_not_ok_must_say_how_to_mend_it():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,12 +45,12 @@ def diagnose(seconds: float = PROBE_SECONDS) -> list[Finding]:
         check_adapters(answers["adapters"]),
         check_mlx(answers.get("mlx")),
         check_llama_cpp(answers["llama.cpp"]),
-        check_bitsandbytes(device),
+        check_bitsandbytes(device, backend.found.get("nf4_fault")),
         check_compiler(),
         check_processor(),
         check_memory(backend.found.get("memory_bytes"), device),
         check_folder("disk for runs", runs_root(), "TOOLKIT_RUNS_DIR", needed=True),
-        check_folder("disk for caches", toolkit_home(), "TOOLKIT_HOME", needed=False),
+        check_folder("disk for caches", caches_folder(), "TOOLKIT_HOME", needed=False),
         check_folder("disk for models", hub_folder(), "HF_HOME", needed=False),
         check_hub(os.environ),
         check_nano(NANO),
@@ -113,16 +112,16 @@ def check_llama_cpp(answer: Answer) -> Finding:
     return Finding("llama.cpp", "ok", text, figures=found)
 
 
-def check_bitsandbytes(device: str) -> Finding:
-    """Say whether bitsandbytes is here, which only NF4 bases on CUDA want."""
+def check_bitsandbytes(device: str, fault: str | None) -> Finding:
+    """Say whether bitsandbytes is here, which 4-bit bases in the nf4 layout (the default on CUDA) want."""
     here = installed_version("bitsandbytes")
-    figures = {"version": here}
-    if here is not None:
-        return Finding("bitsandbytes", "ok", here, figures=figures)
-    if device == "cuda":
-        summary = "not installed: 4-bit bases in the nf4 layout cannot be trained on"
-        return Finding("bitsandbytes", "warning", summary, pip_install(requirement("bitsandbytes")), figures)
-    return Finding("bitsandbytes", "ok", f"not installed, and not needed on {device}", figures=figures)
+    figures = {"version": here, "fault": fault}
+    if device == "cuda" and (here is None or fault):
+        summary = f"{fault or 'not installed'}: 4-bit bases in the nf4 layout cannot be trained on"
+        again = pip_install(requirement("bitsandbytes"), options="--force-reinstall --no-deps" if here else "")
+        return Finding("bitsandbytes", "warning", summary, f"{again} (or train with --set base.layout=affine)", figures)
+    text = here or f"not installed, and not needed on {device}"
+    return Finding("bitsandbytes", "ok", text, figures=figures)
 
 
 def check_hub(environment: Mapping[str, str]) -> Finding:
@@ -162,14 +161,13 @@ def check_nano(folder: Path) -> Finding:
     return Finding("nano", "ok", f"the bundled model's {len(lines)} files are intact", figures={"damaged": []})
 
 
-def toolkit_home() -> Path:
-    """Return the folder of caches: `TOOLKIT_HOME`, else the platform's folder for a user's data."""
-    given = os.environ.get("TOOLKIT_HOME")
-    if given:
-        return Path(given)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "local-training-toolkit"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "local-training-toolkit"
+def caches_folder() -> Path:
+    """Return the folder of caches, as the toolkit does; without platformdirs only `TOOLKIT_HOME` is known."""
+    try:
+        from toolkit.home import toolkit_home
+    except ImportError:
+        return Path(os.environ.get("TOOLKIT_HOME") or Path.home())
+    return toolkit_home()
 
 
 def hub_folder() -> Path:

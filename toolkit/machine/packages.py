@@ -15,7 +15,16 @@ TESTED_PYTHON = (3, 11)
 # Newer ones have no wheels of some packages yet.
 NEWEST_PYTHON = (3, 14)
 # What `toolkit finetune`, `export` and `chat` do without.
-NOT_FOR_THE_MAIN_JOB = ("bitsandbytes", "mcp", "mlx", "mlx-lm", "sentence-transformers", "starlette", "uvicorn")
+NOT_FOR_THE_MAIN_JOB = (
+    "bitsandbytes",
+    "mcp",
+    "mlx",
+    "mlx-lm",
+    "pyarrow",
+    "sentence-transformers",
+    "starlette",
+    "uvicorn",
+)
 
 
 def is_apple_silicon() -> bool:

@@ -19,7 +19,18 @@ def probe_backend() -> dict[str, Any]:
     from toolkit.backends import choose_backend
 
     backend, reason = choose_backend("auto")
-    return {"reason": reason, "devices": backend.devices(), **asdict(backend.describe("auto"))}
+    description = backend.describe("auto")
+    nf4_fault = _nf4_fault() if description.device == "cuda" else None
+    return {"reason": reason, "devices": backend.devices(), "nf4_fault": nf4_fault, **asdict(description)}
+
+
+def _nf4_fault() -> str | None:
+    """Say why bitsandbytes cannot be used, or None: it loads a library of its own for each version of CUDA."""
+    try:
+        import bitsandbytes as bitsandbytes
+    except Exception as error:  # it raises whatever its own loading raises
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def probe_adapters() -> dict[str, Any]:
