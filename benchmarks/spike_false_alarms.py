@@ -6,7 +6,9 @@ Every alarm here is a false one: the runs ended well, and nothing was planted in
 runs below first (those that FOLDER does not hold yet; about half an hour on one core), with the guard off and every
 update logged. Other runs' metrics can be named too, if they were made with `train.log_every=1`.
 
-Printed for each curve: updates, alarms at several values of `train.spike_zscore`, and the least whole one without any.
+Printed for each curve: updates, alarms at several values of `train.spike_zscore`, the least whole one without any, and
+how many of 40 planted collapses (8 updates at 8.3 nats, a guess among 4,096 tokens, each in a curve of its own) the
+default finds.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from toolkit.config import TrainConfig
 from toolkit.guards import GuardState, judge_update
 from toolkit.protocols import StepFigures
 
-SCORES = (4.0, 6.0, 8.0, 10.0, 15.0)
+SCORES = (1.0, 2.0, 3.0, 4.0, 5.0)
 GSM8K = "../shared/data/gsm8k"
 TINY = "architecture.hidden_size=64 architecture.layers=2 architecture.ffn_size=128 row_tokens=64"
 RUNS = {
@@ -58,6 +60,17 @@ def least_quiet_score(losses: Sequence[float], highest: int = 32) -> int:
         middle = (noisy + quiet) // 2
         noisy, quiet = (middle, quiet) if alarms(losses, float(middle)) else (noisy, middle)
     return quiet
+
+
+def found(losses: Sequence[float], spikes: int = 40, updates: int = 8, nats: float = 8.3) -> int:
+    """Plant collapses, one at a time, evenly over the curve's judged part; count those that raise an alarm."""
+    config = TrainConfig()
+    first, last = config.spike_window, min(len(losses), 5_000) - updates
+    count = 0
+    for start in np.linspace(first, last, spikes).astype(int):
+        before = losses[start - config.spike_window : start]
+        count += 0 < alarms([*before, *[nats] * updates], config.spike_zscore)
+    return count
 
 
 def drawn(updates: int) -> dict[str, list[float]]:
@@ -105,10 +118,10 @@ def main() -> None:
     options = parser.parse_args()
     paths = [*options.metrics, *(train(options.train) if options.train else [])]
     curves = {path.parent.name: recorded(path) for path in paths} | drawn(options.updates)
-    print(f"{'curve':<24}{'updates':>9}  alarms at a score of {SCORES}  least quiet")
+    print(f"{'curve':<24}{'updates':>9}  alarms at a score of {SCORES}  least quiet  found of 40")
     for name, losses in curves.items():
         counts = "".join(f"{alarms(losses, score):>7}" for score in SCORES)
-        print(f"{name:<24}{len(losses):>9,}  {counts}{least_quiet_score(losses):>14}", flush=True)
+        print(f"{name:<24}{len(losses):>9,}  {counts}{least_quiet_score(losses):>14}{found(losses):>14}", flush=True)
 
 
 if __name__ == "__main__":

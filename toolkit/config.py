@@ -164,8 +164,8 @@ class TrainConfig(Section):
     checkpoint, with half the learning rate and without the data that they were trained on."""
     max_rollbacks: int = Field(default=3, ge=0)
     """Go back so many times in a run; then it fails."""
-    spike_zscore: float = Field(default=10.0, ge=0)
-    """Go back too when the loss of 3 updates on end is so many robust deviations above the median of those before (0:
+    spike_zscore: float = Field(default=5.0, ge=0)
+    """Go back too when the loss of 5 updates on end is so many robust deviations above the median of those before (0:
     never)."""
     spike_window: int = Field(default=50, ge=10)
     """Updates that a loss is compared with."""

@@ -24,21 +24,26 @@ from toolkit.protocols import StepFigures
 
 ROLLBACK_FACTOR = 0.5
 """What a rollback multiplies the learning rate by."""
-SPIKING_UPDATES = 3
-"""So many updates on end must stand out: one or two of them are batches that happen to be hard."""
+SPIKING_UPDATES = 5
+"""So many updates on end must stand out: fewer are batches that happen to be hard."""
 DEVIATION_PER_MAD = 1.4826
 """A normal distribution's standard deviation, in units of its median absolute deviation."""
+DEVIATIONS_TO_TOP_TENTH = 1.2816
+"""Standard deviations from a normal distribution's median to its ninth decile."""
 LEAST_DEVIATION = 0.02
 """Nats. Losses that hardly vary (a set learnt by heart) would turn every ripple into a spike."""
 
 
 class Diverged(JobFailed):
-    """Rolling back has not helped. `learning_rate` is one to try instead."""
+    """Rolling back has not helped. `learning_rate` is one to try instead, `good_step` the last sound checkpoint's."""
 
-    def __init__(self, what: str, *, where: object = "", hint: str = "", learning_rate: float = 0.0) -> None:
-        """Describe the trouble; the arguments but the last are those of `ToolkitError`."""
+    def __init__(
+        self, what: str, *, where: object = "", hint: str = "", learning_rate: float = 0.0, good_step: int = 0
+    ) -> None:
+        """Describe the trouble; the first arguments are those of `ToolkitError`."""
         super().__init__(what, where=where, hint=hint)
         self.learning_rate = learning_rate
+        self.good_step = good_step
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,16 @@ def spike_score(loss: float, losses: Sequence[float]) -> float:
     """Return a loss's robust z-score: its distance from the median of `losses`, in their deviations.
 
     The deviation is the median absolute one (Iglewicz & Hoaglin 1993, "How to detect and handle outliers"), which
-    outliers in the window do not move, scaled to a normal distribution's, and at least `LEAST_DEVIATION`.
+    outliers in the window do not move, or that of the window's upper side, if it is larger: where a tenth of the
+    batches are hard ones, a hard batch is no outlier. Both are scaled to a normal distribution's, and are at least
+    `LEAST_DEVIATION`.
     """
-    middle = median(losses)
-    deviation = DEVIATION_PER_MAD * median(abs(one - middle) for one in losses)
-    return (loss - middle) / max(deviation, LEAST_DEVIATION)
+    ordered = sorted(losses)
+    middle = median(ordered)
+    deviation = DEVIATION_PER_MAD * median(abs(one - middle) for one in ordered)
+    ninth_decile = ordered[math.ceil(0.9 * len(ordered)) - 1]
+    upper = (ninth_decile - middle) / DEVIATIONS_TO_TOP_TENTH
+    return (loss - middle) / max(deviation, upper, LEAST_DEVIATION)
 
 
 def _stands_out(loss: float, losses: Sequence[float], config: TrainConfig) -> bool:
@@ -161,6 +171,7 @@ def give_up(trouble: Trouble, state: GuardState, config: TrainConfig) -> Diverge
         f"{trouble}{tried}",
         hint="lower train.learning_rate or train.max_grad_norm, lengthen train.warmup, or look at the data",
         learning_rate=rate,
+        good_step=state.good_step,
     )
 
 

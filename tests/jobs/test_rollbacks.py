@@ -160,7 +160,7 @@ def of(events: list[Event], kind: type) -> list[Any]:
 
 
 BROKEN = {"broken": (9, 10, 11)}
-SPIKING = {"spiking": (12, 13, 14)}
+SPIKING = {"spiking": (10, 11, 12, 13, 14)}
 EARLY = {"broken": (1, 2, 3)}
 
 
@@ -196,8 +196,8 @@ def test_the_curves_show_what_counts_and_the_file_what_happened(tmp_path):
 def test_a_spike_goes_back_too(tmp_path):
     job = job_of(**SPIKING)
     (rollback,) = of(list(events_of(job, create_run("a", "m", "d", root=tmp_path))), RollbackEvent)
-    assert (rollback.step, rollback.to_step, rollback.trouble.kind) == (15, 12, "spike")
-    assert rollback.guards.left_out == (12, 13, 14)
+    assert (rollback.step, rollback.to_step, rollback.trouble.kind) == (15, 8, "spike")
+    assert rollback.guards.left_out == (10, 11, 12, 13, 14)
 
 
 def test_trouble_before_the_first_checkpoint_starts_anew(tmp_path):
@@ -236,7 +236,7 @@ def test_too_many_rollbacks_fail_and_say_how_to_start_again(tmp_path):
         "loss or gradient was not finite 3 times on end (step 12); 2 rollbacks, each with half the learning rate, did "
         "not help. lower train.learning_rate or train.max_grad_norm, lengthen train.warmup, or look at the data. "
         f"Start again, for example: toolkit finetune --config {run.config_path} --set train.learning_rate=0.013. "
-        "The last good checkpoint is step-000008"
+        "The last sound checkpoint is step-000008"
     )
     assert run.manifest()["status"] == "failed" and len(record.rollbacks(run)) == 2
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from toolkit.checkpoints import Checkpoint, newest_good_checkpoint
+from toolkit.checkpoints import Checkpoint, newest_good_checkpoint, step_folder_name
 from toolkit.config import FinetuneConfig
 from toolkit.errors import ToolkitError
 from toolkit.events import Event
@@ -97,7 +97,8 @@ def _with_last_good(error: ToolkitError, job: Job, run: RunFolder) -> ToolkitErr
     good = newest_good_checkpoint(run.checkpoints)
     if isinstance(error, Diverged):  # Going on would end in the same place.
         again = f"toolkit {job.kind} --config {run.config_path} --set train.learning_rate={error.learning_rate:.2g}"
-        advice = f"Start again, for example: {again}" + (f". The last good checkpoint is {good.name}" if good else "")
+        sound = f". The last sound checkpoint is {step_folder_name(error.good_step)}" if error.good_step else ""
+        advice = f"Start again, for example: {again}{sound}"
     elif good is None:
         advice = "No checkpoint had been written yet"
     else:
