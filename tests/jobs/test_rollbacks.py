@@ -102,6 +102,9 @@ class ToyBackend:
     def describe(self, device: str) -> BackendDescription:
         return BackendDescription("toy", device, "toy", 1, "none", {})
 
+    def prepare_base(self, spec: TrainerSpec, report: Any) -> None:
+        """There is no base to prepare."""
+
     def open_trainer(self, spec: TrainerSpec) -> Toy:
         self.opened.append(Toy(*self.faults))
         return self.opened[-1]
