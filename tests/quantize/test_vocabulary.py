@@ -156,10 +156,35 @@ def test_other_pre_tokenizers_are_refused_by_name(folder: Path, case: str):
     engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
     engine.pre_tokenizer = FOREIGN[case]  # pyright: ignore[reportAttributeAccessIssue]
     engine.save(str(folder / "tokenizer.json"))
+    edit(folder, join_digits)
     with pytest.raises(
         ToolkitError, match=r"pre-tokenizer .*ByteLevel.* cannot be exported. llama.cpp cuts text in \d+ ways"
     ):
         read(folder)
+
+
+def test_a_cut_that_no_merge_of_the_vocabulary_crosses_makes_no_difference(folder: Path):
+    engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    engine.pre_tokenizer = FOREIGN["two digits"]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not any(left[-1].isdigit() and right[0].isdigit() for left, right in merges_of(engine))
+    assert recognise(engine, json.loads(engine.to_str()), folder) in {"qwen2", "smaug-bpe"}
+
+
+def join_digits(definition: dict[str, Any]) -> None:
+    """Give a vocabulary tokens of several digits, so that it matters how numbers are cut."""
+    model = definition["model"]
+    for left, right in (("1", "2"), ("12", "3"), ("3", "4"), ("4", "5"), ("7", "8"), ("5", "6"), ("1", "0")):
+        model["vocab"].setdefault(left + right, max(model["vocab"].values()) + 1)
+        model["merges"].append([left, right])
+    taken = {token["content"]: token for token in definition["added_tokens"]}
+    for number, token in enumerate(taken.values(), start=max(model["vocab"].values()) + 1):
+        token["id"] = number
+        model["vocab"].pop(token["content"], None)
+
+
+def merges_of(engine: Tokenizer) -> list[tuple[str, str]]:
+    merges = json.loads(engine.to_str())["model"]["merges"]
+    return [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in merges]
 
 
 REFUSALS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
