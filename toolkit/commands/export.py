@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from toolkit.backends import resolve_target
+from toolkit.backends import Target, resolve_target
 from toolkit.errors import JobFailed, Problem
+from toolkit.quantize.adapter_gguf import export_adapter
 from toolkit.quantize.companions import VERIFICATION_NAME
 from toolkit.quantize.export import ExportPlan, ExportReport, ExportRequest, Via, export_files, plan_export
 from toolkit.quantize.plan import QUANT_TYPES
@@ -39,6 +40,7 @@ _SHOWN = 8
     "--verify/--no-verify", "check", default=True, help="Check the file against the trained model. [default: on]"
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of those names.")
+@click.option("--adapter-only", is_flag=True, help="Write the adapter alone, for llama.cpp's --lora.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads for quantising. [default: all cores]")
 @click.option(
     "--via",
@@ -54,6 +56,7 @@ def export(
     dry_run: bool,
     check: bool,
     overwrite: bool,
+    adapter_only: bool,
     threads: int | None,
     via: Via,
 ) -> None:
@@ -62,6 +65,9 @@ def export(
     TARGET is a run, an adapter folder, a model folder, a hub name or nano. Adapters are merged. Exit code 1 when a
     file does not behave as the trained model does.
     """
+    if adapter_only:
+        click.echo(str(_export_adapter(resolve_target(target, runs_root()), out, check, overwrite)))
+        return
     request = ExportRequest(resolve_target(target, runs_root()), quant, out, check, overwrite, threads, via)
     if dry_run:
         render_plan(plan_export(request))
@@ -104,6 +110,17 @@ def run_export(request: ExportRequest) -> list[ExportReport]:
         )
     console.print(f"try it: toolkit chat {reports[0].path}", highlight=False, soft_wrap=True)
     return reports
+
+
+def _export_adapter(target: Target, out: Path | None, check: bool, overwrite: bool) -> Path:
+    path, gate = export_adapter(target, out, check=check, overwrite=overwrite)
+    if gate is not None and not gate.passed:
+        raise JobFailed("the adapter on its base does not give the trained model's logits", where=path)
+    console = Console(stderr=True)
+    if gate is not None:
+        console.print(f"adapter on its base in llama.cpp: passed, {_figures(gate)}", highlight=False)
+    console.print(f"use it: llama-cli -m BASE.gguf --lora {path}", highlight=False, soft_wrap=True)
+    return path
 
 
 def render_plan(plan: ExportPlan) -> None:

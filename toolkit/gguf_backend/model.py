@@ -39,10 +39,13 @@ def usable_threads() -> int:
 class LoadedModel:
     """The weights (or the vocabulary alone) of a GGUF file in llama.cpp's hands."""
 
-    def __init__(self, path: Path, *, vocabulary_only: bool = False, on_cpu: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, vocabulary_only: bool = False, on_cpu: bool = False, adapter: Path | None = None
+    ) -> None:
         """Load a file. Raises ToolkitError with llama.cpp's words when it refuses.
 
         on_cpu: keep every layer on the CPU even where llama.cpp was built for a GPU (exact comparisons need it).
+        adapter: a LoRA adapter in GGUF, applied in every context.
         """
         self.path = path
         self._check_magic()
@@ -53,6 +56,7 @@ class LoadedModel:
             self.handle: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             raise ToolkitError(f"llama.cpp cannot load this file: {heard.words()}", where=path)
+        self.adapter: Any = None if adapter is None else self._load_adapter(adapter)
         self.vocabulary: Any = llama_cpp.llama_model_get_vocab(self.handle)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocabulary)
         self.context_length: int = llama_cpp.llama_model_n_ctx_train(self.handle)
@@ -65,6 +69,13 @@ class LoadedModel:
             raise ToolkitError(f"cannot be read: {error.strerror or error}", where=self.path) from error
         if magic != GGUF_MAGIC:
             raise ToolkitError("not a GGUF file", where=self.path)
+
+    def _load_adapter(self, path: Path) -> Any:
+        with complaints() as heard:
+            adapter = llama_cpp.llama_adapter_lora_init(self.handle, os.fsencode(path))
+        if not adapter:
+            raise ToolkitError(f"llama.cpp cannot apply this adapter: {heard.words()}", where=path)
+        return adapter  # freed with the model
 
     def cache_bytes_per_token(self, element_bytes: int) -> int:
         """Size of one position's keys and values in all layers (head_dim taken as hidden / heads)."""
@@ -123,6 +134,9 @@ class Context:
             self._handle: Any = llama_cpp.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise JobFailed(f"llama.cpp cannot open a context of {length} tokens: {heard.words()}", where=model.path)
+        if model.adapter is not None:
+            adapters: Any = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(model.adapter)
+            llama_cpp.llama_set_adapters_lora(self._handle, adapters, 1, (ctypes.c_float * 1)(1.0))
         self._memory: Any = llama_cpp.llama_get_memory(self._handle)
         self._batch: Any = llama_cpp.llama_batch_init(self.batch_tokens, 0, 1)
 

@@ -30,16 +30,19 @@ class _Segment:
 class GgufScorer:
     """A GGUF file that can be asked. Implements `protocols.Scorer`."""
 
-    def __init__(self, path: Path | str, *, exact: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path | str, *, exact: bool = False, threads: int | None = None, adapter: Path | None = None
+    ) -> None:
         """Load a file. Raises ToolkitError with llama.cpp's words when it refuses.
 
         exact:   float32 KV cache, plain attention, CPU: what comparisons with the trained model need
         threads: default: the physical cores that this process may use, fewer for a small model
+        adapter: a LoRA adapter in GGUF, applied on top
         """
         self.path = Path(path)
         self._exact = exact
         self._threads = threads
-        self._model = LoadedModel(self.path, on_cpu=exact)
+        self._model = LoadedModel(self.path, on_cpu=exact, adapter=adapter)
         self._context: Context | None = None
         self._tokenizer = GgufTokenizer(self._model)
 

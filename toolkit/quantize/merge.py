@@ -10,7 +10,7 @@ from copy import copy
 
 from toolkit.adapter_files import Adapter
 from toolkit.errors import Problem, ToolkitError
-from toolkit.tensor_files import FolderTensors, StoredTensor
+from toolkit.tensor_files import FolderTensors, StoredTensor, TensorEntry
 
 
 class MergedTensors:
@@ -40,6 +40,11 @@ class MergedTensors:
         some = copy(self)
         some._required = required
         return some
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """What lies in the model's folder, by name."""
+        return self._stored.entries
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
