@@ -107,11 +107,11 @@ def test_options_that_contradict_the_adapter_are_refused_at_once_with_both_value
     found = refusal("--adapter", "first", "--data", data, "--method", "full", *wrong)
     leave = ". Leave it out: an adapter goes on as it began"
     assert found == [
-        "error: method: method: full trains every weight, so it cannot go on from an adapter. "
+        "error: method: full trains every weight, so it cannot go on from an adapter. "
         "Choose method: lora, or train the merged model",
-        f"error: lora.rank: lora.rank is 8, but the adapter's is 3{leave}",
-        f"error: lora.variant: lora.variant is lora, but the adapter's is dora{leave}",
-        "error: lora.target_modules: lora.target_modules is q_proj, but the adapter's are "
+        f"error: lora.rank: 8 was asked for, but the adapter has 3{leave}",
+        f"error: lora.variant: lora was asked for, but the adapter has dora{leave}",
+        "error: lora.target_modules: q_proj was asked for, but the adapter has "
         f"down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj{leave}",
     ]
     agreeing = settings(lora__rank=3, lora__alpha=5, lora__variant="dora", lora__dropout=0.3)
@@ -139,7 +139,8 @@ def test_what_is_not_there_is_refused_in_one_line_with_what_to_type(
     first: RunFolder, data: Path, tiny_qwen2: Path, tmp_path: Path
 ) -> None:
     assert refusal("--adapter", "frist", "--data", data) == [
-        f"error: frist: no such run in {first.path.parent}. Did you mean first?"
+        f"error: frist: no adapter, checkpoint or run of this name (runs are looked for in {first.path.parent}). "
+        "Did you mean first?"
     ]
     full = finetune("full", "--model", tiny_qwen2, "--data", data, "--method", "full")
     assert refusal("--adapter", "full", "--data", data) == [

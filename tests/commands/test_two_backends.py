@@ -28,13 +28,13 @@ def losses(run: RunFolder) -> list[float]:
     return [row.get("loss", row.get("val_loss")) for row in run.metrics()]
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_a_run_has_the_same_records_losses_and_export_on_both_backends(tiny_llama, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "variant"), [("lora", "rslora"), ("lora", "dora"), ("qlora", "lora"), ("full", "lora")]
+)
+def test_a_run_has_the_same_records_losses_and_export_on_both_backends(tiny_llama, tmp_path, method, variant):
     data = write_questions(tmp_path / "sums.jsonl")
-    runs = [
-        finetune(backend, backend, "--model", tiny_llama, "--data", data, "--method", method, *SHORT)
-        for backend in ("torch", "mlx")
-    ]
+    asked = ("--model", tiny_llama, "--data", data, "--method", method, "--set", f"lora.variant={variant}")
+    runs = [finetune(backend, backend, *asked, *SHORT) for backend in ("torch", "mlx")]
     first, second = runs
     assert losses(second) == pytest.approx(losses(first), rel=1e-3)
     assert [row.keys() for row in second.metrics()] == [row.keys() for row in first.metrics()]

@@ -119,7 +119,9 @@ def test_a_written_adapter_scores_like_the_trainer_and_like_peft(kit, train, var
     (held,) = trainer.logits(tokens)
     with torch.no_grad():
         witness = peft.PeftModel.from_pretrained(plain_model(tiny_llama), folder)(torch.from_numpy(tokens).long())
-    np.testing.assert_array_equal(ours, held)
+    np.testing.assert_allclose(
+        ours, held, rtol=0, atol=1e-5 if variant == "dora" else 0
+    )  # DoRA's lengths are measured once
     np.testing.assert_allclose(ours, witness.logits.numpy(), atol=2e-5)
     with trainer.adapters(False):
         assert np.abs(next(trainer.logits(tokens)) - ours).max() > 0.01

@@ -98,6 +98,17 @@ def test_dora_on_a_quantised_base_follows_the_dequantised_weight(quantised, tiny
     np.testing.assert_allclose(np.array(layer(mx.array(x))), x @ merged.T, rtol=1e-3, atol=1e-3)
 
 
+def test_dora_measures_its_rows_again_when_the_weights_change(tiny_qwen2):
+    lora = LoraConfig(rank=4, alpha=8.0, variant="dora")
+    trainer, other = open_trainer(tiny_qwen2, lora=lora), open_trainer(tiny_qwen2, lora=lora)
+    batch = ragged(3, [20])
+    before = trainer.evaluate(batch)
+    trainer.train_step([batch], 1e-2, batch.trained_weight, 0)
+    other.evaluate(batch)  # holds the lengths of the weights as they were
+    other.set_weights(trainer.state().weights)
+    assert other.evaluate(batch) == trainer.evaluate(batch) != before
+
+
 def test_packing_is_refused_where_sequences_cannot_be_kept_apart():
     args = gpt2.ModelArgs(
         model_type="gpt2", n_ctx=32, n_embd=32, n_head=2, n_layer=2, n_positions=32, layer_norm_epsilon=1e-5,

@@ -12,7 +12,7 @@ from toolkit.config import FinetuneConfig, LoraConfig
 from toolkit.errors import Problem, ToolkitError
 from toolkit.models import ModelFacts, find_model, is_adapter
 from toolkit.protocols import Trainer
-from toolkit.runs import RunFolder, find_run, is_run
+from toolkit.runs import RunFolder, find_run, is_run, runs_root
 
 _LEAVE_OUT = "Leave it out: an adapter goes on as it began"
 
@@ -55,7 +55,7 @@ def start_from_adapter(config: FinetuneConfig) -> tuple[FinetuneConfig, ModelFac
     problems = []
     if config.method == "full":
         hint = "Choose method: lora, or train the merged model"
-        problems.append(Problem("method: full trains every weight, so it cannot go on from an adapter", "method", hint))
+        problems.append(Problem("full trains every weight, so it cannot go on from an adapter", "method", hint))
     adapter = read_adapter(folder, facts.tensors.entries)
     lora, contradictions = _settings(config.lora, adapter, facts)
     if problems + contradictions:
@@ -75,7 +75,11 @@ def find_adapter(text: str) -> tuple[Path, RunFolder | None]:
             if (folder.parent / SUMS_NAME).is_file() and (problems := check_sums(folder.parent)[0]):
                 raise ToolkitError.gather(problems)
             return folder, _run_of(folder)
-    run = find_run(text)
+    try:
+        run = find_run(text)
+    except ToolkitError as error:
+        what = f"no adapter, checkpoint or run of this name (runs are looked for in {runs_root()})"
+        raise ToolkitError(what, where=text, hint=error.problems[0].hint) from error
     if is_adapter(run.adapter):
         return run.adapter, run
     if run.manifest().get("method") == "full":
@@ -145,10 +149,10 @@ def _settings(given: LoraConfig, adapter: Adapter, facts: ModelFacts) -> tuple[L
     for key in ("rank", "alpha", "variant"):
         asked, own = getattr(given, key), getattr(lora, key)
         if key in given.model_fields_set and asked != own:
-            problems.append(Problem(f"lora.{key} is {asked}, but the adapter's is {own}", f"lora.{key}", _LEAVE_OUT))
+            problems.append(Problem(f"{asked} was asked for, but the adapter has {own}", f"lora.{key}", _LEAVE_OUT))
     if given.target_modules and _matching(given, facts) != set(adapter.modules):
         asked, own = ", ".join(given.target_modules), ", ".join(lora.target_modules or ())
-        what = f"lora.target_modules is {asked}, but the adapter's are {own}"
+        what = f"{asked} was asked for, but the adapter has {own}"
         problems.append(Problem(what, "lora.target_modules", _LEAVE_OUT))
     return lora, problems
 

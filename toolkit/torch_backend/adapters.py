@@ -6,13 +6,14 @@ PEFT takes seconds to import, so it is imported where it is used.
 from __future__ import annotations
 
 import difflib
+import functools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toolkit.config import LoraConfig
 from toolkit.errors import Problem, ToolkitError
@@ -91,15 +92,12 @@ def draw_initial_values(adapted: PeftModel, seed: int) -> None:
             parameter.copy_(torch.from_numpy(values))
         elif ".lora_B." in name:
             parameter.zero_()
-    for name, layer in adapted.named_modules():
-        if _ADAPTER in getattr(layer, "lora_magnitude_vector", {}):
-            magnitude: nn.Parameter = layer.lora_magnitude_vector[_ADAPTER].weight
-            magnitude.copy_(torch.linalg.norm(dequantize_module_weight(layer.get_base_layer()).float(), dim=1))
-            if not bool((magnitude > 0).all()):
-                what = f"dora cannot adapt {name.removeprefix('base_model.model.')}: rows of its weight are zero"
-                raise ToolkitError(
-                    what, where="lora.variant", hint="use lora or rslora, or leave it out of the targets"
-                )
+    for name, layer in _dora_layers(adapted):
+        magnitude: nn.Parameter = layer.lora_magnitude_vector[_ADAPTER].weight
+        magnitude.copy_(torch.linalg.norm(dequantize_module_weight(layer.get_base_layer()).float(), dim=1))
+        if not bool((magnitude > 0).all()):
+            what = f"dora cannot adapt {name.removeprefix('base_model.model.')}: rows of its weight are zero"
+            raise ToolkitError(what, where="lora.variant", hint="use lora or rslora, or leave it out of the targets")
 
 
 def named_adapter_parameters(adapted: PeftModel) -> Iterator[tuple[str, nn.Parameter]]:
@@ -137,6 +135,8 @@ def load_adapters(model: Any, folder: Path, *, trainable: bool) -> PeftModel:
     problems += [Problem(f"the model has no place for {name}", str(file)) for name in sorted(found - expected)]
     if problems:
         raise ToolkitError.gather(problems[:10])
+    if not trainable:
+        _hold_lengths(adapted)
     adapted.eval()  # as the base is; PEFT's new layers would drop out until the first change of mode
     return adapted
 
@@ -149,3 +149,37 @@ def _is_linear(layer: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(layer, nn.Linear | Conv1D)
+
+
+def _dora_layers(adapted: PeftModel) -> Iterator[tuple[str, Any]]:
+    for name, layer in adapted.named_modules():
+        if _ADAPTER in getattr(layer, "lora_magnitude_vector", {}):
+            yield name, layer
+
+
+@torch.no_grad()
+def _hold_lengths(adapted: PeftModel) -> None:
+    """Measure the rows of W + s·B·A once, for adapters that do not learn; PEFT does so in every pass."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    for _, layer in _dora_layers(adapted):
+        dora = layer.lora_magnitude_vector[_ADAPTER]
+        update = layer.scaling[_ADAPTER] * (layer.lora_B[_ADAPTER].weight @ layer.lora_A[_ADAPTER].weight)
+        norms = torch.linalg.norm(dequantize_module_weight(layer.get_base_layer()).float() + update, dim=1)
+        dora.forward = functools.partial(_rescale, dora.weight / norms)
+
+
+def _rescale(
+    factor: Tensor,
+    x: Tensor,
+    *,
+    lora_A: nn.Module,
+    lora_B: nn.Module,
+    scaling: float,
+    base_layer: Any,
+    base_result: Tensor,
+    **_: Any,
+) -> Tensor:
+    """Return what DoRA adds to `base_result`, the base layer's output (…, out), given its factors (out,)."""
+    product = base_result if base_layer.bias is None else base_result - base_layer.bias
+    return (factor - 1) * product + factor * scaling * lora_B(lora_A(x))
