@@ -102,6 +102,16 @@ def test_a_resumed_run_needs_the_adapter_no_more_and_ends_with_the_same_bits(
     assert cut.manifest()["adapter"]["path"] == str(folder)
 
 
+def test_an_adapter_of_a_quantised_base_goes_on_on_one_unless_told_otherwise(tiny_qwen2: Path, data: Path) -> None:
+    first = finetune("first", "--model", tiny_qwen2, "--data", data, "--method", "qlora", *settings(base__bits=8))
+    second = finetune("second", "--adapter", "first", "--data", data)
+    config = load_config(FinetuneConfig, second.config_path)
+    assert (config.method, config.base.bits) == ("qlora", 8)
+    assert validation(second)[0] == pytest.approx(min(validation(first)), rel=1e-6)
+    plain = toolkit("finetune", "--adapter", "first", "--data", data, "--method", "lora", "--dry-run", *SHORT)
+    assert "method:          lora," in plain.stdout
+
+
 def test_options_that_contradict_the_adapter_are_refused_at_once_with_both_values(first: RunFolder, data: Path) -> None:
     wrong = settings(lora__rank=8, lora__alpha=5, lora__variant="lora", lora__target_modules="[q_proj]")
     found = refusal("--adapter", "first", "--data", data, "--method", "full", *wrong)

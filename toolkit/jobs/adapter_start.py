@@ -9,6 +9,7 @@ from typing import Any
 from toolkit.adapter_files import ADAPTER_TENSORS_NAME, Adapter, read_adapter
 from toolkit.checksums import SUMS_NAME, check_sums, file_sha256
 from toolkit.config import FinetuneConfig, LoraConfig
+from toolkit.config_files import load_config
 from toolkit.errors import Problem, ToolkitError
 from toolkit.models import ModelFacts, find_model, is_adapter
 from toolkit.protocols import Trainer
@@ -51,7 +52,7 @@ def start_from_adapter(config: FinetuneConfig) -> tuple[FinetuneConfig, ModelFac
         raise ValueError("no adapter is named")
     folder, run = find_adapter(config.adapter)
     adapter = read_adapter(folder)
-    config, facts = _find_base(config, adapter, run)
+    config, facts = _find_base(_with_method(config, run), adapter, run)
     problems = []
     if config.method == "full":
         hint = "Choose method: lora, or train the merged model"
@@ -93,6 +94,15 @@ def _run_of(folder: Path) -> RunFolder | None:
     """Return the run of `<run>/adapter` or `<run>/checkpoints/step-000100/adapter`."""
     parents = folder.resolve().parents
     return next((RunFolder(path) for path in (parents[0], *parents[2:3]) if is_run(path)), None)
+
+
+def _with_method(config: FinetuneConfig, run: RunFolder | None) -> FinetuneConfig:
+    """Take `method` and `base` from the adapter's run, unless they were given: on a quantised base it goes on there."""
+    if run is None or not run.config_path.is_file() or "method" in config.model_fields_set:
+        return config
+    of_run = load_config(FinetuneConfig, run.config_path)
+    base = config.base if "base" in config.model_fields_set else of_run.base
+    return config.model_copy(update={"method": of_run.method, "base": base})
 
 
 def _find_base(config: FinetuneConfig, adapter: Adapter, run: RunFolder | None) -> tuple[FinetuneConfig, ModelFacts]:
