@@ -146,6 +146,9 @@ class TrainConfig(Section):
     """Clip the gradient to this norm."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass: less memory, more time. Default: on from 1 B parameters."""
+    checkpoint_layers: int = Field(default=1, gt=0)
+    """With gradient_checkpointing, recompute every so many blocks: 1 all of them (least memory), 2 every other one
+    (half of the extra time)."""
     device: DeviceChoice = "auto"
     """Device to train on; mps is the Apple GPU, for both backends. Auto: the best that the backend finds here."""
     dtype: DtypeChoice = "auto"

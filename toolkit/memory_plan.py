@@ -37,15 +37,18 @@ def training_bytes(
     checkpointing: bool,
     activation_bytes: int,
     moments: int = 2,
+    checkpoint_layers: int = 1,
 ) -> int:
     """Add up weights, optimizer and the activations of one micro-batch of `positions` tokens.
 
     frozen_bytes covers the base that does not learn; activation_bytes is the size of one number (2 for bfloat16);
-    moments is what the optimizer keeps for each weight (two for AdamW).
+    moments is what the optimizer keeps for each weight (two for AdamW); with checkpointing, every so many blocks are
+    recomputed (`checkpoint_layers`).
     """
     block = positions * hidden_size * activation_bytes
-    kept = block * (layers * CHECKPOINTED_PER_UNIT + ACTIVATIONS_PER_UNIT) if checkpointing else 0
-    activations = kept or block * layers * ACTIVATIONS_PER_UNIT
+    recomputed = -(-layers // checkpoint_layers) if checkpointing else 0
+    whole = layers - recomputed + bool(recomputed)  # blocks with everything they compute: one of them at a time
+    activations = block * (recomputed * CHECKPOINTED_PER_UNIT + whole * ACTIVATIONS_PER_UNIT)
     return round(trainable * FLOAT32_BYTES * (2 + moments) + frozen_bytes + activations)
 
 

@@ -146,11 +146,17 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class TrainerSpec(ScorerSpec):
-    """What to train on top of a `ScorerSpec`. `lora` is None for full fine-tuning; `seed` draws initial adapters."""
+    """What to train on top of a `ScorerSpec`.
+
+    lora:              None for full fine-tuning
+    checkpoint_layers: with `gradient_checkpointing`, recompute every so many blocks (1: all)
+    seed:              draws initial adapters
+    """
 
     lora: LoraConfig | None = None
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     gradient_checkpointing: bool = False
+    checkpoint_layers: int = 1
     seed: int = 0
 
 

@@ -11,7 +11,7 @@ import click
 from toolkit.commands.options import config_command, config_options
 from toolkit.commands.progress import memory
 from toolkit.commands.training import announce, exit_if_stopped, follow_run, load_trainer, show_result
-from toolkit.config import FinetuneConfig, PretrainConfig
+from toolkit.config import FinetuneConfig, PretrainConfig, TrainConfig
 from toolkit.config_files import load_config
 from toolkit.errors import ToolkitError
 from toolkit.jobs.finetune import prepare_finetune
@@ -108,7 +108,7 @@ def _show_plan(job: Job, plan: Plan) -> None:
     config, figures = job.config, job.figures
     train = config.train
     middle, most, nearly_all, longest = plan.length_percentiles
-    checkpointing = ", gradient checkpointing" if train.gradient_checkpointing else ""
+    checkpointing = _checkpointing(train) if train.gradient_checkpointing else ""
     rows_are = "packed rows" if job.training.is_packed else "examples"
     rows = [
         ("model", f"{job.facts.name} ({job.facts.architecture}, {job.facts.parameter_count:,} parameters)"),
@@ -130,6 +130,11 @@ def _show_plan(job: Job, plan: Plan) -> None:
         click.echo(f"{label + ':':<17}{text}")
     click.echo("\nOne example, trained tokens marked:\n")
     click.echo(_marked(plan.example))
+
+
+def _checkpointing(train: TrainConfig) -> str:
+    every = "" if train.checkpoint_layers == 1 else f" (1 block in {train.checkpoint_layers})"
+    return f", gradient checkpointing{every}"
 
 
 def _padding(plan: Plan) -> str:

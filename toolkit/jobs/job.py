@@ -102,6 +102,7 @@ class Job:
                 max_grad_norm=train.max_grad_norm,
             ),
             gradient_checkpointing=bool(train.gradient_checkpointing),
+            checkpoint_layers=train.checkpoint_layers,
             seed=train.seed,
         )
 

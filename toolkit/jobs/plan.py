@@ -94,6 +94,7 @@ def _memory_bytes(job: Job, trainable: int, dtype: str, longest: int) -> int:
         hidden_size=_number(job.facts, "hidden_size"),
         layers=_number(job.facts, "num_hidden_layers"),
         checkpointing=bool(job.config.train.gradient_checkpointing),
+        checkpoint_layers=job.config.train.checkpoint_layers,
         activation_bytes=size,
     )
 

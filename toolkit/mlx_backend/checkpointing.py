@@ -7,13 +7,13 @@ from typing import Any
 import mlx.core as mx
 
 
-def checkpoint_blocks(model: Any) -> None:
-    """Recompute the blocks' activations in the backward pass, in this instance alone.
+def checkpoint_blocks(model: Any, every: int = 1) -> None:
+    """Recompute the activations of every `every`-th block in the backward pass, in this instance alone.
 
-    Each block gets a subclass of its own. The recomputation calls the block again: what it draws must come from keys
-    that the layers hold (see `adapters.LoraLinear`), not from MLX's global random state.
+    Each such block gets a subclass of its own. The recomputation calls the block again: what it draws must come from
+    keys that the layers hold (see `adapters.LoraLinear`), not from MLX's global random state.
     """
-    for layer in model.layers:
+    for layer in model.layers[::every]:
         layer.__class__ = _recomputing(type(layer))
 
 

@@ -137,7 +137,7 @@ class MlxBackend:
                 adapted = adapters.insert_adapters(base, spec.lora, spec.seed)
             trainer = MlxTrainer(base, adapted, dtype, spec)
             if spec.gradient_checkpointing:
-                checkpoint_blocks(base)
+                checkpoint_blocks(base, spec.checkpoint_layers)
             return trainer
 
 

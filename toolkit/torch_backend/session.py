@@ -128,7 +128,7 @@ class TorchBackend:
             elif spec.lora is not None:
                 adapted = adapters.insert_adapters(base, spec.lora, spec.seed)
             if spec.gradient_checkpointing:
-                checkpoint_blocks(base)
+                checkpoint_blocks(base, spec.checkpoint_layers)
             return TorchTrainer(base, adapted, dtype, spec)
 
 
