@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,22 @@ def test_memory_does_not_grow_with_the_model(build_tiny_model: Build, tmp_path: 
 
     small, large = peak(1), peak(8)
     assert large < small + 1_000_000  # seven more layers hold 12 MB in float32, 1.7 MB quantised
+
+
+def test_blocks_wait_for_the_disk():
+    """A slow disk must not let finished blocks pile up in memory."""
+    made: list[Any] = []
+
+    def make(block: Any) -> np.ndarray:
+        made.append(block)
+        return np.array([block])
+
+    with ThreadPoolExecutor(2) as pool:
+        blocks = stream._in_order(pool, make, iter(range(100)), 4)  # pyright: ignore[reportArgumentType]
+        assert next(blocks)[0] == 0
+        time.sleep(0.2)
+        assert len(made) <= 4
+        assert [int(packed[0]) for _, packed in blocks] == list(range(1, 100))
 
 
 def test_several_types_come_from_one_call(build_tiny_model: Build, tmp_path: Path):
