@@ -48,6 +48,7 @@ def test_a_dry_run_shows_the_padding_with_packing_and_without(tiny_qwen2: Path, 
     assert re.search(r"batches: \d+ updates an epoch, by length, " + found[2], plain.stderr)
 
 
+@pytest.mark.slow  # the same on a trainer, in seconds: tests/conformance/test_packing.py
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
 def test_a_packed_run_resumed_at_any_update_ends_with_the_bits_of_one_that_was_not(
     backend: str, tiny_qwen2: Path, data: Path

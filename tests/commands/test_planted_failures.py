@@ -121,6 +121,7 @@ def killed_after(job: Any, run: RunFolder, kind: type[Event], count: int) -> Non
     pytest.fail("the run ended before it was killed")
 
 
+@pytest.mark.slow  # the same with the toy trainer, at every moment: tests/jobs/test_rollbacks.py
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_killed_in_or_after_a_rollback_ends_with_the_bits_of_one_that_was_not(backend, poisoned, monkeypatch):
     whole, _ = finetune("whole", backend, *poisoned, *settings(lora__dropout=0.1))

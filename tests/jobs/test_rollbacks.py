@@ -294,7 +294,14 @@ def lived(tmp_path: Path, name: str, scenario: dict, monkeypatch: pytest.MonkeyP
     return outcome(job, run), mortal.count
 
 
-@pytest.mark.parametrize("scenario", [SPIKING, {"broken": (5, 6, 7, 9, 10, 11)}, {**BROKEN, "log_every": 5}])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        SPIKING,
+        pytest.param({"broken": (5, 6, 7, 9, 10, 11)}, marks=pytest.mark.slow),
+        pytest.param({**BROKEN, "log_every": 5}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_killed_at_any_change_of_the_disk_ends_as_one_that_was_not(tmp_path, monkeypatch, scenario):
     whole, changes = lived(tmp_path, "whole", scenario, monkeypatch)
     assert changes > 60
