@@ -28,7 +28,7 @@ from toolkit.protocols import Sampling
 from toolkit.runs import RunFolder, find_run, runs_root
 from toolkit.tensor_files import read_tensors
 
-BACKENDS = pytest.mark.parametrize("backend", ["torch", "mlx"])
+BACKENDS = pytest.mark.parametrize("backend", ["torch", pytest.param("mlx", marks=pytest.mark.slow)])
 SHORT = settings(train__max_steps=4, train__batch_size=1, data__validation=0, train__device="cpu")
 
 

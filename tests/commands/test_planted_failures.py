@@ -31,7 +31,7 @@ from toolkit.jobs.running import open_trainer, run_job
 from toolkit.runs import RunFolder, create_run, find_run, runs_root
 from toolkit.tensor_files import read_tensors
 
-BACKENDS = ["torch", "mlx"]
+BACKENDS = ["torch", pytest.param("mlx", marks=pytest.mark.slow)]
 MEMORY = {
     "torch": "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory",
     "mlx": "[malloc] Unable to allocate 137438953472 bytes.",

@@ -15,6 +15,8 @@ from toolkit.datasets.generate import definitions, facts, procedures
 from toolkit.datasets.generate.pretraining_text import DOCUMENTS, documents, keeps_clear, keys
 from toolkit.datasets.generate.starter import build_starter
 
+pytestmark = pytest.mark.slow  # the whole text is read
+
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(toolkit.__file__).parent / "nano" / "data"
 SEED = 7  # train.seed of configs/nano-pretrain.yaml
