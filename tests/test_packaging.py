@@ -25,6 +25,8 @@ FRAMEWORKS = ("torch", "transformers", "peft", "mlx", "llama_cpp", "sentence_tra
 def pins() -> dict[str, Requirement]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    # A package may have one pin for old and one for new Pythons: of several, the one that applies here counts.
+    requirements.sort(key=lambda requirement: requirement.marker is None or requirement.marker.evaluate())
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
