@@ -18,6 +18,7 @@ import tokenizers
 from toolkit.datasets.chat_template import FALLBACK_TEMPLATE
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import Problem, ToolkitError
+from toolkit.models import TOKENIZER_FILES
 from toolkit.quantize import sentencepiece
 from toolkit.quantize.pre_tokenizer import recognise
 
@@ -93,12 +94,13 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
 
     Raises ToolkitError gathering what GGUF or llama.cpp cannot express.
     """
-    path = folder / "tokenizer.json"
-    definition = json.loads(path.read_text("utf-8"))
+    path = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), folder)
+    text = path.read_text("utf-8") if path.suffix == ".json" else tokenizer.definition
+    definition = json.loads(text)
     problems = _problems(definition, path)
     if problems:
         raise ToolkitError.gather(problems)
-    engine = tokenizers.Tokenizer.from_file(str(path))
+    engine = tokenizers.Tokenizer.from_str(text)
     tokens, types = _tokens(definition, rows, path)
     merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in definition["model"]["merges"])
     bare = engine.encode("a", add_special_tokens=False).ids
@@ -109,7 +111,7 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
         "pad_id": tokenizer.pad_id,
         "adds_bos": marked != bare and marked[0] == tokenizer.bos_id,
         "adds_eos": marked != bare and marked[-1] == tokenizer.eos_id,
-        "chat_template": _chat_template(tokenizer),
+        "chat_template": stored_template(tokenizer),
         "templates": further_templates(folder),
         "nfc": _normaliser(definition) == "NFC",
     }
@@ -118,6 +120,7 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
     unknown = definition["model"].get("unk_token")
     unknown_id = None if unknown is None else engine.token_to_id(unknown)
     types = tuple(sentencepiece.token_type(text, kind, unknown) for text, kind in zip(tokens, types, strict=True))
+    tokens = tuple(sentencepiece.stored_text(text, kind) for text, kind in zip(tokens, types, strict=True))
     scores = sentencepiece.scores(tokens, merges)
     swallows = sentencepiece.swallows_space(definition)
     prefix = sentencepiece.recognise_space_prefix(tokenizer, tokens, types, scores, unknown_id, swallows, path)
@@ -144,8 +147,8 @@ def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(dict.fromkeys(token for token in ordered if token is not None))[:_MAX_STOP_IDS]
 
 
-def _chat_template(tokenizer: Tokenizer) -> str | None:
-    """Return the template that the model was trained with."""
+def stored_template(tokenizer: Tokenizer) -> str | None:
+    """Return the template that the model was trained with, as a file holds it."""
     if tokenizer.chat_template == FALLBACK_TEMPLATE and not tokenizer.render([], add_generation_prompt=False):
         # The fallback asks for a beginning of text that this tokenizer does not use; in a GGUF file it would be
         # defined.
