@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.affine import read_quantization
-from toolkit.backends import Target
+from toolkit.backends import Target, run_of_adapter
 from toolkit.config import FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.errors import ToolkitError
 from toolkit.models import NANO, NANO_FOLDER
+from toolkit.nf4_files import is_nf4_folder
 from toolkit.quantize.source import read_config
 from toolkit.runs import RunFolder
 
@@ -75,12 +76,15 @@ def origin_of(target: Target) -> Origin:
     folder = target.model_folder
     if folder is None:
         return Origin(target.label)
-    run = None if target.run_folder is None else RunFolder(target.run_folder)
+    path = target.run_folder
+    if path is None and target.adapter_folder is not None:
+        path = run_of_adapter(target.adapter_folder)
+    run = None if path is None else RunFolder(path)
     manifest = {} if run is None else run.manifest()
     config = None if run is None else _config_of(run)
     base = ""
     if target.adapter_folder is not None:
-        base = model_name(folder)
+        base = _public_name(str(manifest["model"])) if manifest.get("model") else model_name(folder)
     elif manifest.get("model"):
         base = _public_name(str(manifest["model"]))
     method = str(manifest.get("method") or ("lora" if target.adapter_folder else ""))
@@ -103,9 +107,12 @@ def merged_into(target: Target) -> str:
     folder = target.model_folder
     if target.adapter_folder is None or folder is None:
         return ""
-    quantization = read_quantization(read_config(folder), folder)
+    config = read_config(folder)
+    quantization = read_quantization(config, folder)
     if quantization is not None:
         return f"the dequantised {quantization.layout.bits}-bit base"
+    if is_nf4_folder(config):
+        return "the dequantised 4-bit base (NF4)"
     if target.base is not None:
         return f"the full-precision base (trained on its {target.base.bits or 4}-bit copy)"
     return "the full-precision base"

@@ -13,6 +13,7 @@ from toolkit.adapter_files import Adapter, read_adapter
 from toolkit.affine import open_tensors
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
+from toolkit.nf4_files import is_nf4_folder
 from toolkit.quantize.architectures import SUPPORTED, architecture_of
 from toolkit.quantize.architectures.decoder import Decoder
 from toolkit.quantize.merge import MergedTensors
@@ -87,6 +88,7 @@ class FolderSource:
 def open_source(label: str, model_folder: Path, adapter_folder: Path | None) -> Source:
     """Open a model for export. Raises ToolkitError naming what is missing or not supported, before any work is done."""
     config = read_config(model_folder)
+    _refuse_foreign_layouts(config, model_folder)
     stored = open_tensors(model_folder, config)
     decoder = architecture_of(config, stored.entries, where=model_folder)
     adapter = _read_trained(model_folder, adapter_folder, stored)
@@ -106,8 +108,8 @@ def open_folder_source(
     Raises ToolkitError naming what is missing, or a way of quantising that cannot be read.
     """
     config = read_config(model_folder)
-    stored = open_tensors(model_folder, config)
     _refuse_foreign_layouts(config, model_folder)
+    stored = open_tensors(model_folder, config)
     architecture = (config.get("architectures") or ["none named"])[0]
     decoder = None
     if known_only or architecture in SUPPORTED:
@@ -133,8 +135,10 @@ def _read_trained(model_folder: Path, adapter_folder: Path | None, stored: Folde
 
 def _refuse_foreign_layouts(config: Mapping[str, Any], folder: Path) -> None:
     entry = config.get("quantization_config")
-    if isinstance(entry, Mapping) and "quant_method" in entry and "quantization" not in config:
-        hint = "Take the full-precision model, or one in MLX's affine layout"
+    if is_nf4_folder(config) or "quantization" in config:
+        return
+    if isinstance(entry, Mapping) and "quant_method" in entry:
+        hint = "Take the full-precision model, or one in MLX's affine layout or in NF4"
         raise ToolkitError(f"quantised by {entry['quant_method']}, which cannot be read", where=folder, hint=hint)
 
 
