@@ -98,12 +98,8 @@ class GgufTensors:
     def minima(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Return what is added to every number of each block of a Q4_1 or Q5_1 matrix: (rows, blocks of a row)."""
         tensor = self._tensors[name]
-        total = self.shape(name)[0]
-        blocks = (
-            np.asarray(tensor.data)
-            .reshape(total, -1)[start:stop]
-            .reshape(stop - start, -1, _BLOCK_BYTES[tensor.tensor_type])
-        )
+        total, block_bytes = self.shape(name)[0], _BLOCK_BYTES[tensor.tensor_type]
+        blocks = np.asarray(tensor.data).reshape(total, -1)[start:stop].reshape(stop - start, -1, block_bytes)
         # A block begins with its scale and its minimum, both float16.
         found = np.ascontiguousarray(blocks[:, :, 2:4]).view(np.float16)[:, :, 0].astype(np.float32)
         heads = self._heads_of(name)
