@@ -21,7 +21,16 @@ from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors, TensorE
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano"
 # What a model consists of here: weights, configuration, tokenizer, chat template; no pickles, no code.
-HUB_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
+HUB_PATTERNS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "LICENSE*",
+    "README.md",
+)
 # What a tokenizer is read from: Hugging Face's, else SentencePiece's.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 # Files besides the weights that a saved model needs to be complete; copied where they exist.

@@ -7,12 +7,15 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
 from toolkit.affine import BITS, GROUP_SIZES, AffineLayout
 from toolkit.backends import Target, resolve_target
 from toolkit.errors import JobFailed, Problem, ToolkitError
+from toolkit.evaluate.exports import gate_line
+from toolkit.evaluate.report import refresh_report
 from toolkit.quantize.adapter_gguf import export_adapter
 from toolkit.quantize.companions import VERIFICATION_NAME
 from toolkit.quantize.export import export_files, plan_export
@@ -21,7 +24,7 @@ from toolkit.quantize.plan import QUANT_TYPES, FilePlan
 from toolkit.quantize.requests import EXPORT_FORMATS, ExportFormat, ExportPlan, ExportReport, ExportRequest, Via
 from toolkit.quantize.usage import command_lines
 from toolkit.quantize.verify import Gate
-from toolkit.runs import runs_root
+from toolkit.runs import RunFolder, runs_root
 
 _SHOWN = 8
 
@@ -161,6 +164,8 @@ def run_export(request: ExportRequest) -> list[ExportReport]:
     for report in reports:
         if report.gates:
             console.print(_table(report))
+    run_folder = request.target.run_folder
+    page = refresh_report(RunFolder(run_folder)) if run_folder is not None else None
     problems = [
         Problem(
             f"the export does not behave as the trained model does; gates that failed: {', '.join(report.failed)}",
@@ -185,6 +190,8 @@ def run_export(request: ExportRequest) -> list[ExportReport]:
     width = max(len(program) for program, _ in lines)
     for program, command in lines:
         console.print(f"{program + ':':<{width + 1}} {command}", highlight=False, markup=False, soft_wrap=True)
+    if page is not None:
+        console.print(f"the run's report: {page}", highlight=False, markup=False, soft_wrap=True)
     return reports
 
 
@@ -199,7 +206,7 @@ def _export_adapter(target: Target, out: Path | None, check: bool, overwrite: bo
         raise JobFailed("the adapter on its base does not give the trained model's logits", where=path)
     console = Console(stderr=True)
     if gate is not None:
-        console.print(f"adapter on its base in llama.cpp: passed, {_figures(gate)}", highlight=False)
+        console.print(f"adapter on its base in llama.cpp: passed, {_line(gate)}", highlight=False)
     console.print(f"use it: llama-cli -m BASE.gguf --lora {path}", highlight=False, soft_wrap=True)
     return path
 
@@ -242,16 +249,9 @@ def _table(report: ExportReport) -> Table:
     for heading in ("gate", "result", "figures"):
         table.add_column(heading)
     for gate in report.gates:
-        table.add_row(gate.gate, "passed" if gate.passed else "[bold red]FAILED", _figures(gate))
+        table.add_row(gate.gate, "passed" if gate.passed else "[bold red]FAILED", escape(_line(gate)))
     return table
 
 
-def _figures(gate: Gate) -> str:
-    """Pick the figures worth a line: numbers and short texts; what is empty or zero only where the gate failed."""
-    shown = {
-        key: value
-        for key, value in gate.figures.items()
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool) and key != "sha256"
-    }
-    failing = {key: value for key, value in gate.figures.items() if not gate.passed and key not in shown and value}
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in {**shown, **failing}.items())
+def _line(gate: Gate) -> str:
+    return gate_line({"figures": gate.figures, "passed": gate.passed})
