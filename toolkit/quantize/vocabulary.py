@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ import tokenizers
 from toolkit.datasets.chat_template import FALLBACK_TEMPLATE
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import Problem, ToolkitError
+from toolkit.gguf_backend.model import LoadedModel
+from toolkit.gguf_backend.tokenizer import GgufTokenizer
 from toolkit.models import TOKENIZER_FILES
 from toolkit.quantize import sentencepiece
-from toolkit.quantize.pre_tokenizer import recognise
+from toolkit.quantize.pre_tokenizer import finish_vocabulary, recognise, vocabulary_file
 
 # GGUF has room for three ids that end generation: end of sequence, of turn, of message.
 _MAX_STOP_IDS = 3
@@ -39,7 +41,8 @@ class Vocabulary:
     swallows_space: whether the trained tokenizer loses a space at the start of a text (llama.cpp does not)
     unknown_id:    the token for what has none, if there is one
     templates:     further chat templates by name
-    stop_ids:      ids that end generation, the first being the end of sequence
+    stop_ids:      ids that end generation, the first being the end of sequence, three at most: all of them, but for
+                   those that llama.cpp knows by their spelling anyway, where there are more
     bos_id:        beginning of sequence; the end of sequence where the tokenizer has none (llama.cpp would assume id
                    11)
     nfc:           whether the trained tokenizer normalises its input (llama.cpp does not)
@@ -116,7 +119,7 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
         "nfc": _normaliser(definition) == "NFC",
     }
     if not sentencepiece.is_sentencepiece(definition):
-        return Vocabulary(tokens, types, merges, recognise(engine, definition, path), **common)
+        return _with_room(Vocabulary(tokens, types, merges, recognise(engine, definition, path), **common), folder)
     unknown = definition["model"].get("unk_token")
     unknown_id = None if unknown is None else engine.token_to_id(unknown)
     types = tuple(sentencepiece.token_type(text, kind, unknown) for text, kind in zip(tokens, types, strict=True))
@@ -125,7 +128,7 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
     swallows = sentencepiece.swallows_space(definition)
     prefix = sentencepiece.recognise_space_prefix(tokenizer, tokens, types, scores, unknown_id, swallows, path)
     more = {"scores": scores, "space_prefix": prefix, "swallows_space": swallows, "unknown_id": unknown_id}
-    return Vocabulary(tokens, types, (), "default", **common, **more)
+    return _with_room(Vocabulary(tokens, types, (), "default", **common, **more), folder)
 
 
 def further_templates(folder: Path) -> tuple[tuple[str, str], ...]:
@@ -142,9 +145,39 @@ def further_templates(folder: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Choose the ids to write: the end of sequence, the end of a turn, then what else there is room for."""
+    """Order the ids that end generation: the end of sequence, the end of a turn, then what else there is."""
     ordered = [tokenizer.eos_id, tokenizer.turn_end_id, *tokenizer.stop_ids]
-    return tuple(dict.fromkeys(token for token in ordered if token is not None))[:_MAX_STOP_IDS]
+    return tuple(dict.fromkeys(token for token in ordered if token is not None))
+
+
+def _with_room(vocabulary: Vocabulary, where: Path) -> Vocabulary:
+    """Leave out the stop ids that llama.cpp knows by their spelling, where there are more than the format has room for.
+
+    Raises ToolkitError when even so too many are left: at some of them the file would not end.
+    """
+    first, *others = vocabulary.stop_ids
+    if len(others) < _MAX_STOP_IDS:
+        return vocabulary
+    with vocabulary_file() as path:
+        writer = gguf.GGUFWriter(path, "llama")
+        replace(vocabulary, stop_ids=(first,)).write(writer)
+        finish_vocabulary(writer)
+        model = LoadedModel(path, vocabulary_only=True)
+        try:
+            reader = GgufTokenizer(model)
+            unknown = [token for token in others if not reader.ends_generation(token)]
+        finally:
+            model.close()
+    if len(unknown) >= _MAX_STOP_IDS:
+        spelt = ", ".join(vocabulary.tokens[token] for token in (first, *unknown))
+        raise ToolkitError(
+            f"{len(unknown) + 1} tokens end generation, and GGUF has room for {_MAX_STOP_IDS}: {spelt}",
+            where=where,
+            hint="Take those that it never writes out of eos_token_id in generation_config.json",
+        )
+    room = _MAX_STOP_IDS - 1 - len(unknown)
+    named = {*unknown, *[token for token in others if token not in unknown][:room]}
+    return replace(vocabulary, stop_ids=(first, *(token for token in others if token in named)))
 
 
 def stored_template(tokenizer: Tokenizer) -> str | None:
