@@ -9,13 +9,13 @@ from typing import Any
 
 # Figures of the gates `structure` and `behaviour`, with the heading of their column.
 LOSSES = (
-    ("bits_per_weight", "bits per weight"),
+    ("bits_per_weight", "bits"),
     ("bytes", "size"),
     ("mean_kl", "mean KL"),
-    ("p99_kl", "99th percentile"),
-    ("top1_agreement", "same top token"),
-    ("greedy_agreement", "same greedy choice"),
-    ("perplexity_ratio", "perplexity ratio"),
+    ("p99_kl", "p99 KL"),
+    ("top1_agreement", "top token"),
+    ("greedy_agreement", "greedy"),
+    ("perplexity_ratio", "perplexity"),
 )
 _SHARES = ("top1_agreement", "greedy_agreement")
 

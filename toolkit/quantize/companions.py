@@ -20,17 +20,17 @@ from toolkit.quantize.verify import Gate
 VERIFICATION_NAME = "verification.json"
 
 
-def write_companions(path: Path, source: Source, gates: Sequence[Gate], origin: Origin, *, modelfile: bool) -> None:
-    """Write what lies beside a GGUF file: verification.json and the card, of a good one the Modelfile.
+def write_companions(path: Path, source: Source, gates: Sequence[Gate], origin: Origin, first: Path | None) -> None:
+    """Write what lies beside a GGUF file: verification.json and, for a good one, Modelfile and card.
 
-    modelfile: whether this file is the one for Ollama (of several, the first)
+    first: a good file of the same export that came before: Modelfile and command lines name that one
     """
     record = path.parent / VERIFICATION_NAME
     if gates:
         record_gates(record, path.name, gates)
     if any(not gate.passed for gate in gates):
         return
-    if modelfile:
+    if first is None:
         write_atomic(path.parent / MODELFILE_NAME, modelfile_text(path.name, source.tokenizer))
     label = file_label(origin.label)
     mine = path.stem.startswith(f"{label}-")
@@ -40,7 +40,7 @@ def write_companions(path: Path, source: Source, gates: Sequence[Gate], origin: 
         if (file.startswith(f"{label}-") if mine else file == path.name) and (path.parent / file).is_file()
     }
     card = path.with_name(f"{label}.md") if mine else path.with_suffix(".md")
-    text = card_text(origin, "gguf", Path(path.name), verified, ("llama.cpp", "Ollama", "LM Studio"))
+    text = card_text(origin, "gguf", Path((first or path).name), verified, ("llama.cpp", "Ollama", "LM Studio"))
     write_card(card, text)
 
 

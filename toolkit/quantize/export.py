@@ -89,7 +89,8 @@ def export_files(
             passed = all(gate.passed for gate in gates)
             path = path if passed else path.with_suffix(".failed.gguf")
             os.replace(final, path)
-        write_companions(path, source, gates, origin, modelfile=all(report.failed for report in reports))
+        first = next((report.path for report in reports if not report.failed), None)
+        write_companions(path, source, gates, origin, first)
         seconds = time.monotonic() - started
         reports.append(ExportReport(path, path.stat().st_size, tuple(gates), seconds, plan, origin.merged))
         started = time.monotonic()

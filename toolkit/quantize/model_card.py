@@ -26,6 +26,7 @@ _FIGURES = (
     ("mean_kl", "mean KL"),
     ("p99_kl", "99th percentile"),
     ("top1_agreement", "same top token"),
+    ("greedy_agreement", "same greedy choice"),
     ("perplexity_ratio", "perplexity ratio"),
 )
 
@@ -76,13 +77,13 @@ def _front(origin: Origin, form: ExportFormat) -> str:
 
 def _what(origin: Origin, form: ExportFormat, used_by: Sequence[str]) -> str:
     made = TRAINED_BY.get(origin.method, "")
-    of = f"{_linked(origin.base)}, {made}" if origin.base and made else _linked(origin.base) or "A language model"
+    of = f"{_linked(origin.base)} {made}" if origin.base and made else _linked(origin.base) or "A language model"
     holds = {
         "gguf": "as GGUF",
         "safetensors": "as safetensors, in the precision of its base",
         "mlx": "in MLX's affine layout",
     }
-    lines = [f"{of[:1].upper()}{of[1:]}, exported {holds[form]} for {', '.join(used_by)}."]
+    lines = [f"{of}, exported {holds[form]} for {', '.join(used_by)}."]
     if origin.datasets:
         lines.append(f"Trained on {', '.join(_linked(name, dataset=True) for name in origin.datasets)}.")
     if origin.merged:
@@ -108,7 +109,8 @@ def _proof(verified: Mapping[str, Mapping[str, Any]]) -> str:
     table = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
     words = (
         "Against the trained model, unquantised: KL divergence of its predictions (nats), how often both rank the same "
-        "token first, and perplexity of the file over that of the model. Every gate stands in `verification.json`."
+        "token first, how often both choose the same token of the answers, and perplexity of the file over that of the "
+        "model. Every gate stands in `verification.json`."
     )
     return "\n".join(["## How faithful it is", "", *table, "", words])
 
