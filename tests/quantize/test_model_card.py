@@ -120,6 +120,7 @@ def test_a_card_that_somebody_wrote_is_left_alone(build_tiny_model: Build, tmp_p
     assert card.read_text("utf-8") == "my notes"
 
 
+@pytest.mark.slow
 def test_a_card_lists_every_file_of_the_model_that_is_there(build_tiny_model: Build, tmp_path: Path):
     target = Target("model", "tiny", build_tiny_model())
     for quant in ("F16", "Q8_0"):

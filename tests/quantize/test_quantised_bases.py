@@ -20,6 +20,7 @@ from toolkit.errors import ToolkitError
 from toolkit.gguf_backend.weights import metadata_value, open_gguf
 from toolkit.nf4_files import STATE, Nf4Tensors
 from toolkit.quantize.export import export_model
+from toolkit.quantize.origin import merged_into, origin_of
 from toolkit.quantize.requests import ExportRequest
 from toolkit.runs import RunFolder, find_run, runs_root
 from toolkit.tensor_files import StoredTensor, read_tensors, write_tensors
@@ -84,6 +85,7 @@ def exported(*arguments: object) -> tuple[Any, str, dict[str, Any]]:
     return logits, " ".join(result.stderr.split()), entries[0]["figures"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["affine", "nf4"])
 def test_a_qlora_adapter_is_merged_into_the_full_precision_base_or_else_into_its_copy(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
@@ -119,6 +121,23 @@ def test_a_qlora_adapter_is_merged_into_the_full_precision_base_or_else_into_its
     refused = toolkit("export", "mine")
     assert refused.exit_code == 2
     assert "no such model folder" in refused.stderr
+
+
+def test_what_it_is_merged_into_is_told_by_the_files_at_hand(model: Path, tmp_path: Path):
+    """The quick half of the test above: which base is found, and what is said of it."""
+    run = qlora(model, "affine")
+    targets = [resolve_target(str(path), runs_root()) for path in (run.path, run.adapter)]
+    assert [target.model_folder for target in targets] == [model, model]
+    assert {merged_into(target) for target in targets} == {"the full-precision base (trained on its 4-bit copy)"}
+    assert {origin_of(target).method for target in targets} == {"qlora"}
+    model.rename(tmp_path / "moved away")
+    (copy,) = [path for path in bases_folder().iterdir() if path.is_dir()]
+    targets = [resolve_target(str(path), runs_root()) for path in (run.path, run.adapter)]
+    assert [target.model_folder for target in targets] == [copy, copy]
+    assert {merged_into(target) for target in targets} == {"the dequantised 4-bit base"}
+    (copy / "base.json").unlink()
+    with pytest.raises(ToolkitError, match="no such model folder"):
+        resolve_target(str(run.path), runs_root())
 
 
 def test_an_adapter_folder_of_a_qlora_run_is_asked_on_the_runs_own_base(model: Path):
@@ -182,6 +201,7 @@ def test_nf4_rows_need_not_begin_where_blocks_do(nf4_copy: Callable[..., Path]):
         np.testing.assert_array_equal(np.concatenate(pieces), got)
 
 
+@pytest.mark.slow
 def test_a_folder_in_nf4_is_exported_and_proved(nf4_copy: Callable[..., Path], tmp_path: Path):
     target = resolve_target(str(nf4_copy()), runs_root())
     report = export_model(ExportRequest(target, "Q8_0", tmp_path / "out"))

@@ -155,3 +155,23 @@ def test_a_mistral_with_sentencepiece_passes_every_gate(tmp_path: Path, pieces: 
     assert [("the dog</s>the  dog"[start:end]) for start, end in encoding.offsets][:2] != []
     assert encoding.offsets[-1][1] == len("the dog</s>the  dog")
     scorer.close()
+
+
+@pytest.mark.slow
+def test_a_folder_with_a_tokenizer_model_alone_is_trained_asked_and_exported(tmp_path: Path, pieces: bytes):
+    from tests.small_runs import settings, toolkit, write_questions
+
+    folder = build(tmp_path / "model", TinyModel(family="llama", vocab_size=420, tied=False))
+    write_pieces_alone(folder, pieces)
+    data = write_questions(tmp_path / "sums.jsonl")
+    short = settings(train__max_steps=3, train__batch_size=4, train__device="cpu", backend="torch")
+    for words in (
+        ("finetune", "--name", "mine", "--model", folder, "--data", data, *short),
+        ("finetune", "--name", "full", "--method", "full", "--model", folder, "--data", data, *short),
+        ("evaluate", folder, "mine", "--data", data, "--max-examples", 4, "--device", "cpu"),
+        ("chat", "mine", "--prompt", "1 plus 2?", "--max-tokens", 3),
+        ("export", "mine", "--quant", "Q8_0"),
+        ("export", "full", "--quant", "Q8_0"),
+    ):
+        result = toolkit(*words)
+        assert result.exit_code == 0, (words, result.stderr)

@@ -70,6 +70,8 @@ def _shown(key: str, value: Any) -> str:
         return f"{value / 1e6:,.1f} MB"
     if key in _SHARES and isinstance(value, int | float):
         return f"{value:.1%}"
+    if key == "perplexity_ratio":
+        return f"{value:.3f}"
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
     if isinstance(value, list | tuple):

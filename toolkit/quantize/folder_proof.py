@@ -35,6 +35,7 @@ from toolkit.quantize.samples import Samples
 from toolkit.quantize.source import FolderSource, read_config
 from toolkit.quantize.stream import BLOCK_WEIGHTS
 from toolkit.quantize.verify import Gate
+from toolkit.quantize.verify_behaviour import greedy_figures
 from toolkit.tensor_files import FolderTensors
 
 # Mean KL divergence of an engine from the folder's own numbers: both compute in float32.
@@ -122,7 +123,7 @@ class FolderProver:
             passed = engine.mean_kl <= _MAX_ENGINE_KL
         loss = compare(reference, mine, probes.tokens)
         limit = _KL_OF_PACKING[plan.layout.bits] if packed else _KL_OF_ROUNDING.get(_main_dtype(plan), 1e-4)
-        figures |= {**loss.figures(), "kl_limit": limit}
+        figures |= {**loss.figures(), "kl_limit": limit, **greedy_figures(reference, mine, probes)}
         return Gate("behaviour", passed and loss.mean_kl <= limit, figures)
 
 
