@@ -19,6 +19,7 @@ from toolkit.base_cache import bases_folder
 from toolkit.errors import ToolkitError
 from toolkit.gguf_backend.weights import metadata_value, open_gguf
 from toolkit.nf4_files import STATE, Nf4Tensors
+from toolkit.quantize.adapter_gguf import export_adapter
 from toolkit.quantize.export import export_model
 from toolkit.quantize.origin import merged_into, origin_of
 from toolkit.quantize.requests import ExportRequest
@@ -130,6 +131,10 @@ def test_what_it_is_merged_into_is_told_by_the_files_at_hand(model: Path, tmp_pa
     assert [target.model_folder for target in targets] == [model, model]
     assert {merged_into(target) for target in targets} == {"the full-precision base (trained on its 4-bit copy)"}
     assert {origin_of(target).method for target in targets} == {"qlora"}
+    path, gate = export_adapter(targets[0], tmp_path / "alone")  # proved on that base too
+    assert gate is not None
+    assert gate.passed
+    assert metadata_value(open_gguf(path), "general.base_model.0.name") == "small"
     model.rename(tmp_path / "moved away")
     (copy,) = [path for path in bases_folder().iterdir() if path.is_dir()]
     targets = [resolve_target(str(path), runs_root()) for path in (run.path, run.adapter)]

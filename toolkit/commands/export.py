@@ -20,6 +20,7 @@ from toolkit.quantize.adapter_gguf import export_adapter
 from toolkit.quantize.companions import VERIFICATION_NAME
 from toolkit.quantize.export import export_files, plan_export
 from toolkit.quantize.folder_plan import FolderPlan
+from toolkit.quantize.origin import merged_into
 from toolkit.quantize.plan import QUANT_TYPES, FilePlan
 from toolkit.quantize.requests import EXPORT_FORMATS, ExportFormat, ExportPlan, ExportReport, ExportRequest, Via
 from toolkit.quantize.usage import command_lines
@@ -206,7 +207,7 @@ def _export_adapter(target: Target, out: Path | None, check: bool, overwrite: bo
         raise JobFailed("the adapter on its base does not give the trained model's logits", where=path)
     console = Console(stderr=True)
     if gate is not None:
-        console.print(f"adapter on its base in llama.cpp: passed, {_line(gate)}", highlight=False)
+        console.print(f"adapter on {merged_into(target)} in llama.cpp: passed, {_line(gate)}", highlight=False)
     console.print(f"use it: llama-cli -m BASE.gguf --lora {path}", highlight=False, soft_wrap=True)
     return path
 

@@ -59,6 +59,11 @@ def _add_general(
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_string("general.exported_by", f"local-training-toolkit {__version__}")
+    add_notes(writer, notes)
+
+
+def add_notes(writer: gguf.GGUFWriter, notes: Mapping[str, str]) -> None:
+    """Add `general.` entries, and how many there are of the numbered ones."""
     for listed, add_count in (("base_model", writer.add_base_model_count), ("dataset", writer.add_dataset_count)):
         count = sum(key.startswith(f"{listed}.") and key.endswith(".name") for key in notes)
         if count:
