@@ -17,8 +17,9 @@ from toolkit.gguf_backend.weights import metadata_value, open_gguf
 from toolkit.models import NANO_FOLDER
 from toolkit.quantize.companions import summaries
 from toolkit.quantize.export import export_model
-from toolkit.quantize.model_card import MARK, card_text
+from toolkit.quantize.model_card import card_text
 from toolkit.quantize.origin import Origin, licence_of, model_name, origin_of
+from toolkit.quantize.places import MARK
 from toolkit.quantize.requests import ExportRequest
 from toolkit.quantize.usage import ollama_name
 from toolkit.runs import find_run

@@ -21,7 +21,7 @@ from tests.quantize.test_export import files_limited_to
 from toolkit.affine import BITS, AffineLayout
 from toolkit.backends import Target
 from toolkit.errors import JobFailed, ToolkitError
-from toolkit.quantize import folder_export, folder_plan, folder_writer
+from toolkit.quantize import folder_export, folder_plan, folder_proof, folder_writer
 from toolkit.quantize.export import export_model
 from toolkit.quantize.folder_plan import plan_folder
 from toolkit.quantize.folder_writer import write_folder
@@ -308,6 +308,24 @@ def test_an_adapter_that_was_not_merged_fails_its_gate(
     assert report.failed == ("behaviour",)
 
 
+def test_a_model_too_big_for_memory_is_compared_layer_by_layer(
+    build_tiny_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from tests.tiny_models import build_lfm2
+
+    folder = build_tiny_model()
+    free = folder_proof.psutil.virtual_memory()._replace(available=1000)
+    monkeypatch.setattr(folder_proof.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(folder_proof, "open_target", None)  # nothing is opened whole
+    request = ExportRequest(Target("model", "tiny", folder), out=tmp_path / "out", format="safetensors")
+    report = export_model(request, open_reference=lambda: pytest.fail("opened whole"))
+    assert report.failed == ()
+    assert report.gates[-1].figures["asked"] == "layer by layer"
+    with pytest.raises(ToolkitError, match=r"Lfm2ForCausalLM can be verified only where .*--no-verify"):
+        export(build_lfm2(tmp_path / "lfm2"), tmp_path / "other", "safetensors")
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_disk_that_fills_up_and_an_interruption_leave_nothing_behind(
     build_tiny_model: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -364,6 +382,11 @@ def test_only_what_an_export_wrote_is_replaced_and_only_when_asked(build_tiny_mo
     with pytest.raises(ToolkitError, match="a folder that no export wrote"):
         export(folder, out, "mlx", check=False, overwrite=True)
     assert (out / "letter.txt").read_text("utf-8") == "precious"
+    mine = Path(shutil.copytree(folder, tmp_path / "mine"))  # a model that no export wrote
+    with pytest.raises(ToolkitError, match="a folder that no export wrote"):
+        export(folder, mine, "safetensors", check=False, overwrite=True)
+    with pytest.raises(ToolkitError, match="is what is exported"):
+        export(mine, tmp_path / "there" / ".." / "mine", "safetensors", check=False, overwrite=True)
     (tmp_path / "empty").mkdir()
     assert export(folder, tmp_path / "empty", "mlx", check=False).path == tmp_path / "empty"
 

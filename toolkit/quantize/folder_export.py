@@ -16,13 +16,12 @@ from toolkit.quantize.folder_proof import FolderProver
 from toolkit.quantize.folder_writer import write_folder
 from toolkit.quantize.model_card import card_text, write_card
 from toolkit.quantize.origin import Origin, origin_of
-from toolkit.quantize.places import check_space, export_folder, model_folder_path, staging
+from toolkit.quantize.places import CARD_NAME, check_space, export_folder, model_folder_path, staging
 from toolkit.quantize.requests import ExportPlan, ExportReport, ExportRequest, Notify
 from toolkit.quantize.samples import Samples
 from toolkit.quantize.source import FolderSource, open_folder_source
 from toolkit.quantize.verify import Gate
 
-CARD_NAME = "README.md"
 _USED_BY = {
     "safetensors": ("transformers", "all that reads its folders"),
     "mlx": ("mlx-lm",),

@@ -15,11 +15,10 @@ import yaml
 from toolkit import __version__
 from toolkit.atomic_files import write_atomic
 from toolkit.quantize.origin import TRAINED_BY, Origin, hub_url
+from toolkit.quantize.places import MARK
 from toolkit.quantize.requests import ExportFormat
 from toolkit.quantize.usage import command_lines
 
-# A card that lacks this line was written by somebody, so it is left alone.
-MARK = "<!-- Written by local-training-toolkit. Without this line the next export leaves the file alone. -->"
 _LIBRARIES = {"gguf": "gguf", "safetensors": "transformers", "mlx": "mlx"}
 _FIGURES = (
     ("bits_per_weight", "bits per weight"),

@@ -17,6 +17,9 @@ from toolkit.runs import RunFolder
 from toolkit.tensor_files import INDEX_NAME
 
 SUFFIX = ".gguf"
+# A model card that lacks this line was written by somebody, so it is left alone, and so is the folder that it is in.
+MARK = "<!-- Written by local-training-toolkit. Without this line the next export leaves the file alone. -->"
+CARD_NAME = "README.md"
 
 
 def output_paths(target: Target, names: Sequence[str], out: Path | None, overwrite: bool) -> list[Path]:
@@ -44,11 +47,14 @@ def model_folder_path(target: Target, name: str, out: Path | None, overwrite: bo
     Only what looks like an exported model is ever replaced: a slip of the pen must not cost a folder of documents.
     """
     path = out or export_folder(target) / f"{file_label(target.label)}-{name}"
+    read_from = [folder.resolve() for folder in (target.model_folder, target.adapter_folder) if folder is not None]
+    if path.resolve() in read_from:
+        raise ToolkitError("is what is exported", where=path, hint="Name another folder with --out")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return path
     if not path.is_dir():
         raise ToolkitError("is a file", where=path, hint="Name a folder with --out")
-    if not is_model_folder(path):
+    if not _is_exported(path):
         raise ToolkitError("is a folder that no export wrote", where=path, hint="Name another with --out")
     if not overwrite:
         hint = "Choose another place with --out, or replace it: --overwrite"
@@ -56,10 +62,11 @@ def model_folder_path(target: Target, name: str, out: Path | None, overwrite: bo
     return path
 
 
-def is_model_folder(path: Path) -> bool:
+def _is_exported(path: Path) -> bool:
     """Say whether a folder holds an exported model and nothing else that could be missed."""
-    known = {*COMPANION_FILES, INDEX_NAME, "README.md", "verification.json", "additional_chat_templates"}
-    return (path / "config.json").is_file() and all(
+    card = path / CARD_NAME
+    known = {*COMPANION_FILES, INDEX_NAME, CARD_NAME, "verification.json", "additional_chat_templates"}
+    return (card.is_file() and MARK in card.read_text("utf-8", errors="replace")) and all(
         entry.name in known or entry.suffix == ".safetensors" or entry.name.startswith("LICENSE")
         for entry in path.iterdir()
     )
