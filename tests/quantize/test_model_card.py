@@ -97,6 +97,9 @@ def test_a_hub_models_own_name_is_told_not_its_caches_folder(tmp_path: Path):
     assert front_of(card)["base_model"] == "Qwen/Qwen2.5-0.5B"
     assert front_of(card)["datasets"] == ["a/b"]
     assert "Not verified" in card
+    assert "A language model trained from scratch, exported" in card_text(
+        Origin("mine", method="pretrain"), "gguf", Path("m.gguf"), {}, ()
+    )
 
 
 def test_the_licence_is_the_cards_or_else_that_of_the_licence_file(tmp_path: Path):

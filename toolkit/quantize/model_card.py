@@ -76,7 +76,7 @@ def _front(origin: Origin, form: ExportFormat) -> str:
 
 def _what(origin: Origin, form: ExportFormat, used_by: Sequence[str]) -> str:
     made = TRAINED_BY.get(origin.method, "")
-    of = f"{_linked(origin.base)} {made}" if origin.base and made else _linked(origin.base) or "A language model"
+    of = f"{_linked(origin.base) or 'A language model'} {made}".rstrip()
     holds = {
         "gguf": "as GGUF",
         "safetensors": "as safetensors, in the precision of its base",
