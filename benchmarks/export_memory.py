@@ -1,11 +1,12 @@
 """Time and peak memory of an export, over model size: row by row against a float32 file that llama.cpp quantises.
 
-    python benchmarks/export_memory.py [--sizes 0.1,0.3,1.0] [--quant Q4_K_M] [--threads 2]
+    python benchmarks/export_memory.py [--sizes 0.1,0.3,1.0] [--quant Q4_K_M] [--threads 2] [--ways stream,llama,…]
 
-Writes random Llamas in bfloat16 (2 bytes a weight; both ways of the largest model need 7 bytes a weight of disk) and
-exports each both ways in processes of their own, unverified. Prints what the writing took on top of the process that
-was about to write: resident memory sampled every 5 ms. `anonymous` leaves out pages that are mapped from files, which
-the system can take back at any time.
+Writes random Llamas in bfloat16 (2 bytes a weight; `llama` needs 7 bytes a weight of disk, the others 4 at most) and
+exports each in the ways asked for, in processes of their own, unverified: to GGUF row by row (`stream`), by way of a
+float32 file (`llama`), as a folder (`safetensors`, `mlx` in 4 bits). Prints what the writing took on top of the process
+that was about to write: resident memory sampled every 5 ms. `anonymous` leaves out pages that are mapped from files,
+which the system can take back at any time.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-WAYS = ("stream", "llama")
+WAYS = ("stream", "llama", "safetensors", "mlx")
 
 
 def shapes(billions: float) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
@@ -121,6 +123,9 @@ def measure(folder: Path, way: str, quant: str, threads: int) -> None:
     from toolkit.quantize.source import open_source
     from toolkit.quantize.stream import write_gguf
 
+    if way in ("safetensors", "mlx"):
+        measure_folder(folder, way, threads)
+        return
     source = open_source("random", folder, None)
     whole, plan = plan_files(source, [QUANT_TYPES["F32"], QUANT_TYPES[quant]], {})
     final = folder / f"{way}.gguf"
@@ -140,31 +145,53 @@ def measure(folder: Path, way: str, quant: str, threads: int) -> None:
     print(json.dumps(figures))
 
 
+def measure_folder(folder: Path, form: Literal["safetensors", "mlx"], threads: int) -> None:
+    """Export as a folder once in this process and print the figures as JSON."""
+    from toolkit.affine import AffineLayout
+    from toolkit.quantize.folder_plan import plan_folder
+    from toolkit.quantize.folder_writer import write_folder
+    from toolkit.quantize.source import open_folder_source
+
+    source = open_folder_source("random", folder, None, known_only=True)
+    plan = plan_folder(source, form, AffineLayout())
+    out = folder / form
+    out.mkdir()
+    watch = Watch()
+    watch.start()
+    started = time.perf_counter()
+    write_folder(out, source, plan, threads)
+    seconds = time.perf_counter() - started
+    resident, anonymous = watch.stop()
+    print(json.dumps({"seconds": seconds, "resident": resident, "anonymous": anonymous, "bytes": plan.weights_bytes}))
+    shutil.rmtree(out)
+
+
 def main() -> None:
     """Write models, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="0.1,0.3,1.0", help="billions of weights")
     parser.add_argument("--quant", default="Q4_K_M")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ways", default="stream,llama", help=f"of {', '.join(WAYS)}")
     parser.add_argument("--folder", type=Path, help="where models are written for a while")
     parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         measure(Path(arguments.measure[0]), arguments.measure[1], arguments.quant, arguments.threads)
         return
-    print("weights    way     seconds   extra resident   extra anonymous")
+    print("weights    way          seconds   extra resident   extra anonymous")
     for size in map(float, arguments.sizes.split(",")):
         place = Path(tempfile.mkdtemp(dir=arguments.folder))
         try:
             count = write_model(place / "model", size)
-            for way in WAYS:
+            for way in arguments.ways.split(","):
                 command = [sys.executable, __file__, "--quant", arguments.quant, "--threads", str(arguments.threads)]
                 done = subprocess.run(
                     [*command, "--measure", str(place / "model"), way], stdout=subprocess.PIPE, text=True, check=True
                 )
                 found = json.loads(done.stdout)
                 print(
-                    f"{count / 1e9:5.2f} B    {way:6}  {found['seconds']:7.1f}   {found['resident'] / 2**20:11.0f} MB"
+                    f"{count / 1e9:5.2f} B    {way:11}  {found['seconds']:7.1f}   {found['resident'] / 2**20:11.0f} MB"
                     f"   {found['anonymous'] / 2**20:12.0f} MB",
                     flush=True,
                 )

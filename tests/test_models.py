@@ -129,3 +129,9 @@ def test_a_download_that_fails_says_why(
 def test_a_broken_config_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     assert complaints(str(tmp_path))[0].startswith(f"{tmp_path}/config.json: invalid JSON")
+
+
+def test_sentencepieces_tokenizer_model_will_do_for_a_tokenizer(tiny_qwen2: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_qwen2, tmp_path / "model"))
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    assert read_model(folder).architecture == "Qwen2ForCausalLM"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import Problem, ToolkitError
+from toolkit.nf4_files import Nf4Tensors, is_nf4_folder
 from toolkit.tensor_files import FolderTensors, StoredTensor, TensorEntry
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -241,10 +242,14 @@ class AffineTensors(FolderTensors):
 
 
 def open_tensors(folder: Path, config: Mapping[str, Any]) -> FolderTensors:
-    """Open a model folder's weights by their Hugging Face names; one in MLX's layout is dequantised as it is read.
+    """Open a model folder's weights by their Hugging Face names; what is packed is dequantised as it is read.
+
+    Packed may be MLX's affine layout, or bitsandbytes' NF4.
 
     Raises:
         ToolkitError: weights are missing or do not fit, or the layout cannot be read.
     """
     quantization = read_quantization(config, folder)
+    if quantization is None and is_nf4_folder(config):
+        return Nf4Tensors(folder)
     return FolderTensors(folder) if quantization is None else AffineTensors(folder, quantization)

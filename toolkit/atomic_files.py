@@ -63,8 +63,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         remove_partials(target.parent, target.name)
         partial.mkdir()
         yield partial
-        _flush_tree(partial)
-        _replace_folder(partial, target)
+        flush_tree(partial)
+        replace_folder(partial, target)
         flush_folder(target.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
@@ -123,7 +123,8 @@ def _partial_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
 
-def _flush_tree(folder: Path) -> None:
+def flush_tree(folder: Path) -> None:
+    """Wait until the disk has every file below `folder`, and their names."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with open(os.path.join(parent, name), "rb+") as file:
@@ -131,7 +132,8 @@ def _flush_tree(folder: Path) -> None:
         flush_folder(Path(parent))
 
 
-def _replace_folder(new: Path, target: Path) -> None:
+def replace_folder(new: Path, target: Path) -> None:
+    """Give a folder the name `target`; one that had it is deleted afterwards."""
     # A folder cannot be renamed over one that has content, so the old one steps aside first.
     if not target.exists():
         os.rename(new, target)

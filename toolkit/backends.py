@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from toolkit.adapter_files import ADAPTER_CONFIG_NAME
+from toolkit.base_cache import base_label, kept_copy
 from toolkit.config import BaseConfig, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import ToolkitError
 from toolkit.models import find_model, is_adapter, read_model
 from toolkit.protocols import Backend, Scorer, ScorerSpec
-from toolkit.runs import find_run, is_run, list_runs
+from toolkit.runs import RunFolder, find_run, is_run, list_runs
 
 if TYPE_CHECKING:
     from toolkit.gguf_backend.tokenizer import GgufTokenizer
@@ -177,10 +178,7 @@ def _refuse(text: str, runs_root: Path) -> Target:
 def _run_target(path: Path) -> Target:
     run = find_run(str(path.resolve()), path.parent)
     if is_adapter(run.adapter):
-        found = _adapter_target(run.adapter, run.name, run.path)
-        config = load_config(FinetuneConfig, run.config_path)
-        base = config.base if config.method == "qlora" else None
-        return replace(found, kind="run", base=base)
+        return replace(_adapter_target(run.adapter, run.name, run.path), kind="run")
     if (run.model / "config.json").is_file():
         return Target("run", run.name, find_model(str(run.model)).folder, run_folder=run.path)
     raise ToolkitError(
@@ -198,7 +196,37 @@ def _adapter_target(folder: Path, label: str, run_folder: Path | None = None) ->
         raise ToolkitError(f"invalid JSON: {error}", where=config_file) from error
     if not base:
         raise ToolkitError("base_model_name_or_path is missing, so the base model is unknown", where=config_file)
-    return Target("adapter", label, find_model(base).folder, folder, run_folder=run_folder)
+    made_by = run_folder or run_of_adapter(folder)
+    quantised = None if made_by is None else _quantised_base(made_by)
+    try:
+        model_folder = find_model(base).folder
+    except ToolkitError:
+        copy = None if made_by is None or quantised is None else _kept_copy(made_by, quantised)
+        if copy is None or quantised is None:
+            raise
+        # The affine copy is a model of its own that says what it is; so is the other, for transformers.
+        return Target("adapter", label, copy, folder, run_folder=run_folder, base=None)
+    return Target("adapter", label, model_folder, folder, run_folder=run_folder, base=quantised)
+
+
+def run_of_adapter(adapter: Path) -> Path | None:
+    """Return the run that an adapter's folder lies in: runs/<name>/adapter, or checkpoints/step-000100/adapter."""
+    return next((path for path in list(adapter.resolve().parents)[:3] if is_run(path)), None)
+
+
+def _quantised_base(run: Path) -> BaseConfig | None:
+    """Return the base that a run's adapter was trained on, where it is a quantised one."""
+    path = RunFolder(run).config_path
+    if not path.is_file():
+        return None
+    config = load_config(FinetuneConfig, path)
+    return config.base if config.method == "qlora" else None
+
+
+def _kept_copy(run: Path, base: BaseConfig) -> Path | None:
+    """Return the quantised copy that a run was trained on, for when the model itself is gone."""
+    digest = RunFolder(run).manifest().get("model_sha256")
+    return kept_copy(digest, base_label(base)) if isinstance(digest, str) else None
 
 
 def open_target(

@@ -26,6 +26,7 @@ from toolkit.packed_folders import AffinePacker, Packer, plan_parts, planned_byt
 
 RECORD_NAME = "base.json"
 HASHES_NAME = "hashes.json"
+NF4_LABEL = "nf4-4bit-g64"
 VERSION = 1
 _WORTH_A_WORD = 1_000_000_000
 _STEPS = 10
@@ -41,7 +42,7 @@ def bases_folder() -> Path:
 def affine_base(facts: ModelFacts, base: BaseConfig, report: Report) -> Path:
     """Return the copy of a model in MLX's affine layout, as `cached_base` does."""
     layout = AffineLayout(base.bits or AffineLayout.bits, base.group_size or AffineLayout.group_size)
-    return cached_base(facts, AffinePacker(layout), f"affine-{layout.bits}bit-g{layout.group_size}", report)
+    return cached_base(facts, AffinePacker(layout), base_label(base), report)
 
 
 def cached_base(facts: ModelFacts, packer: Packer, label: str, report: Report) -> Path:
@@ -66,6 +67,23 @@ def cached_base(facts: ModelFacts, packer: Packer, label: str, report: Report) -
             report(f"the quantised copy in {folder} is damaged; making it again")
         _make(folder, facts, packer, label, digest, report)
     return folder
+
+
+def kept_copy(digest: str, label: str) -> Path | None:
+    """Return the quantised copy that is kept of a model, if it is whole, without the model itself.
+
+    digest: the model's SHA-256, as a run's manifest has it
+    label:  the layout, e.g. `affine-4bit-g64`
+    """
+    folder = bases_folder() / f"{label}-{digest[:16]}"
+    return folder if _is_whole(folder, digest) else None
+
+
+def base_label(base: BaseConfig) -> str:
+    """Return the layout's label in the names of copies."""
+    if base.layout == "nf4":
+        return NF4_LABEL
+    return f"affine-{base.bits or AffineLayout.bits}bit-g{base.group_size or AffineLayout.group_size}"
 
 
 def content_hash(facts: ModelFacts, report: Report) -> str:

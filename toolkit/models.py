@@ -21,7 +21,18 @@ from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors, TensorE
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano"
 # What a model consists of here: weights, configuration, tokenizer, chat template; no pickles, no code.
-HUB_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt", "*.model", "LICENSE*")
+HUB_PATTERNS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "LICENSE*",
+    "README.md",
+)
+# What a tokenizer is read from: Hugging Face's, else SentencePiece's.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 # Files besides the weights that a saved model needs to be complete; copied where they exist.
 COMPANION_FILES = (
     "config.json",
@@ -154,7 +165,7 @@ def read_model(folder: Path, name: str | None = None) -> ModelFacts:
     if not isinstance(config, dict):
         raise ToolkitError("expected a JSON object", where=config_path)
     problems: list[Problem] = []
-    if not (folder / "tokenizer.json").is_file():
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         hint = "Save it with a fast tokenizer: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         problems.append(Problem("no tokenizer.json here", str(folder), hint))
     if not ((folder / SINGLE_NAME).is_file() or (folder / INDEX_NAME).is_file()):

@@ -44,7 +44,13 @@ def test_the_file_is_the_only_line_on_stdout_and_the_gates_stand_on_stderr(model
 def test_out_names_a_file_or_a_folder(model: Path):
     assert toolkit("export", model, "--quant", "F16", "--no-verify", "--out", "there/mine.gguf").exit_code == 0
     assert toolkit("export", model, "--quant", "F16", "--no-verify", "--out", "there").exit_code == 0
-    assert sorted(path.name for path in Path("there").iterdir()) == ["Modelfile", "mine.gguf", "small-F16.gguf"]
+    assert sorted(path.name for path in Path("there").iterdir()) == [
+        "Modelfile",
+        "mine.gguf",
+        "mine.md",
+        "small-F16.gguf",
+        "small.md",
+    ]
 
 
 def test_a_failed_gate_is_named_and_the_exit_code_is_1(model: Path, monkeypatch: pytest.MonkeyPatch):
@@ -159,3 +165,72 @@ def test_an_unknown_type_is_refused_with_those_there_are(model: Path):
     result = toolkit("export", model, "--quant", "Q3_X")
     assert result.exit_code == 2
     assert "--quant: unknown type Q3_X. Supported: F32, BF16, F16, Q8_0, Q6_K, " in result.stderr
+
+
+COMBINATIONS: dict[str, tuple[list[str], list[str]]] = {
+    "types for safetensors": (
+        ["--format", "safetensors", "--quant", "Q8_0", "--bits", "4"],
+        [
+            "--quant: belongs to --format gguf, not safetensors",
+            "--bits: belongs to --format mlx, not safetensors",
+        ],
+    ),
+    "types for mlx": (
+        ["--format", "mlx", "--quant", "Q8_0", "--via", "llama"],
+        ["--quant: belongs to --format gguf, not mlx. Say --bits and --group-size for mlx", "--via: belongs to"],
+    ),
+    "bits for gguf": (
+        ["--bits", "8", "--group-size", "32"],
+        ["--bits: belongs to --format mlx", "--group-size: belongs"],
+    ),
+    "an adapter as a folder": (
+        ["--adapter-only", "--format", "mlx"],
+        ["--format: --adapter-only writes GGUF, not mlx. The adapter's own folder is in PEFT's format already"],
+    ),
+    "an adapter of a type": (
+        ["--adapter-only", "--quant", "Q8_0", "--dry-run"],
+        ["--quant: has no meaning with --adapter-only", "--dry-run: has no meaning with --adapter-only"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMBINATIONS)
+def test_options_that_make_no_sense_together_are_all_refused_at_once(model: Path, case: str):
+    options, messages = COMBINATIONS[case]
+    result = toolkit("export", model, *options)
+    assert result.exit_code == 2
+    for message in messages:
+        assert message in result.stderr
+    assert not Path("export").exists()
+
+
+@pytest.mark.parametrize("form", ["safetensors", "mlx"])
+def test_a_model_folder_is_the_only_line_on_stdout_and_its_gates_stand_on_stderr(model: Path, form: str):
+    planned = toolkit("export", model, "--format", form, "--group-size", "32", "--dry-run") if form == "mlx" else None
+    assert planned is None or ("4-bit" in planned.stdout and not Path("export").exists())
+    result = toolkit("export", model, "--format", form, *(["--group-size", "32"] if form == "mlx" else []))
+    assert result.exit_code == 0, result.stderr
+    name = "small-mlx-4bit" if form == "mlx" else "small-safetensors"
+    assert result.stdout == f"export/{name}\n"
+    assert "4 gates passed" in result.stderr
+    entries = json.loads(Path("export/verification.json").read_text("utf-8"))
+    assert entries == json.loads((Path("export") / name / "verification.json").read_text("utf-8"))
+    assert [entry["gate"] for entry in entries] == ["structure", "tokenizer", "weights", "behaviour"]
+    assert {entry["file"] for entry in entries} == {name}
+    card = (Path("export") / name / "README.md").read_text("utf-8")
+    assert f"library_name: {'mlx' if form == 'mlx' else 'transformers'}" in card
+    assert "| 4 passed |" in card
+
+
+def test_the_command_lines_of_llama_cpp_ollama_and_lm_studio_are_printed(model: Path):
+    result = toolkit("export", model, "--quant", "F16,Q8_0", "--no-verify", "--out", "my models")
+    assert result.exit_code == 0, result.stderr
+    for line in (
+        "llama.cpp: llama-cli -m 'my models/small-F16.gguf' -cnv",
+        "Ollama:    cd 'my models' && ollama create small -f Modelfile && ollama run small",
+        "LM Studio: lms import 'my models/small-F16.gguf'",
+        "toolkit:   toolkit chat 'my models/small-F16.gguf'",
+    ):
+        assert line in result.stderr
+    # Of several files the first is the one for Ollama.
+    assert Path("my models/Modelfile").read_text("utf-8").startswith("FROM ./small-F16.gguf\n")

@@ -63,7 +63,7 @@ def test_a_run_is_asked_on_the_base_that_it_was_trained_on_unless_told_otherwise
     run = finetune("mine", "--model", tiny_llama, "--data", data, "--set", "lora.rank=4")
     trained, full = logits_of("mine"), logits_of("mine", full_base=True)
     assert np.abs(trained - full).max() > 1e-2
-    np.testing.assert_array_equal(logits_of(str(run.adapter)), full)  # an adapter folder does not know its run
+    np.testing.assert_array_equal(logits_of(str(run.adapter)), trained)  # the folder lies in its run
     spoken = [
         toolkit("chat", "mine", "--prompt", "1 plus 2?", "--max-tokens", 3, *more) for more in ((), ("--full-base",))
     ]

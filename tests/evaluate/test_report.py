@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,9 +17,10 @@ from toolkit.evaluate.charts import exact_match_chart, loss_curve, nice_ticks, s
 from toolkit.evaluate.evaluation import Evaluation
 from toolkit.evaluate.exact_match import Answer
 from toolkit.evaluate.perplexity import ExampleLoss
-from toolkit.evaluate.report import Report, render_report, write_report
+from toolkit.evaluate.report import Report, refresh_report, render_report, write_report
 from toolkit.evaluate.results import EvaluationRow
 from toolkit.evaluate.suites import Suite
+from toolkit.runs import RunFolder
 
 METRICS = [{"step": step, "loss": 3.0 / (1 + step), "learning_rate": 1e-3} for step in range(1, 41)] + [
     {"step": step, "val_loss": 3.1 / (1 + step)} for step in (0, 20, 40)
@@ -113,3 +116,59 @@ def test_axes_have_round_numbers_that_reach_the_top(top: float, ticks: list[floa
 def test_smoothing_keeps_a_straight_line_straight() -> None:
     line = [(float(step), 2.0 * step) for step in range(100)]
     np.testing.assert_allclose(smooth(line), line)
+
+
+GATES = [
+    ("structure", True, {"bits_per_weight": 4.9, "bytes": 3_500_000, "sha256": "ab" * 32, "adapter_merged_into": "it"}),
+    ("chat", False, {"conversations": 8, "never_ending": ["<|im_end|>"]}),
+    ("behaviour", True, {"mean_kl": 0.0123, "top1_agreement": 0.9, "perplexity_ratio": 1.02}),
+]
+
+
+def entries(file: str, **changes: object) -> list[dict[str, object]]:
+    rows = [{"file": file, "gate": gate, "passed": good, "figures": figures} for gate, good, figures in GATES]
+    return [{**row, **changes} for row in rows]
+
+
+def test_exported_files_show_their_losses_and_their_gates(report: Report) -> None:
+    page = render_report(replace(report, exports=[*entries(f"a{HOSTILE}.gguf"), *entries("b.gguf", passed=True)]))
+    assert "<script" not in page
+    assert (
+        '<td>b.gguf</td><td class="good">3 passed</td><td>4.9</td><td>3.5 MB</td><td>0.0123</td><td>90.0%</td>' in page
+    )
+    assert '<td class="bad">failed: chat</td>' in page
+    assert '<dd class="wrong">conversations 8, never ending &lt;|im_end|&gt;</dd>' in page
+    assert "adapter merged into it" in page
+    assert "abab" not in page
+    assert "Exported files" not in render_report(report)
+
+
+def test_an_export_changes_its_own_part_of_the_page_alone(report: Report, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run-001")
+    run.export.mkdir(parents=True)
+    write_report(run.path / "report.html", report)
+    before = (run.path / "report.html").read_text("utf-8")
+    for name in ("one.gguf", "two.gguf"):
+        (run.export / "verification.json").write_text(json.dumps(entries(name)), "utf-8")
+        assert refresh_report(run) == run.path / "report.html"
+        page = (run.path / "report.html").read_text("utf-8")
+        assert page.count("Exported files") == 1
+        assert f"<td>{name}</td>" in page
+        assert '<dd class="wrong">(nothing)</dd>' in page  # the samples are still there
+    assert "one.gguf" not in page
+    (run.export / "verification.json").unlink()
+    refresh_report(run)
+    assert (run.path / "report.html").read_text("utf-8") == before
+
+
+def test_a_run_without_a_page_gets_one_of_curves_and_exports(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run-001")
+    run.export.mkdir(parents=True)
+    (run.export / "verification.json").write_text(json.dumps(entries("one.gguf")), "utf-8")
+    run.update_manifest({"model": "nano", "method": "lora", "data": "starter", "total_steps": 40})
+    for row in METRICS:
+        run.append_metrics(row)
+    page = refresh_report(run).read_text("utf-8")
+    assert "nano, lora on starter · 40 steps on ?" in page
+    assert "<svg" in page
+    assert "<td>one.gguf</td>" in page

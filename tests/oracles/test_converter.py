@@ -13,23 +13,11 @@ import gguf
 import numpy as np
 import pytest
 
+from tests.oracles.llama_cpp_source import CONVERTER
 from toolkit.backends import Target
 from toolkit.quantize.export import ExportRequest, export_model
 
 pytestmark = pytest.mark.slow
-
-# The converter knows pre-tokenizers by a hash over the ids of one text, so a vocabulary trained on the spot is unknown
-# to it. It is told the name; everything else is its own work.
-DRIVER = """
-import runpy, sys
-sys.path.insert(0, sys.argv.pop(1))
-sys.path.insert(1, sys.path[0] + "/gguf-py")
-pre = sys.argv.pop(1)
-import conversion.base
-conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
-sys.argv[0] = sys.path[0] + "/convert_hf_to_gguf.py"
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 # Keys in which we differ on purpose, or that say who wrote the file. Each with the reason.
 EXPLAINED = {
@@ -53,7 +41,7 @@ def convert(llama_cpp_source: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     def run(folder: Path, pre: str, kind: str) -> Path:
         out = tmp_path_factory.mktemp("theirs") / f"{kind}.gguf"
-        command = [sys.executable, "-c", DRIVER, str(llama_cpp_source), pre, str(folder)]
+        command = [sys.executable, "-c", CONVERTER, str(llama_cpp_source), pre, str(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
         done = subprocess.run(
             [*command, "--outtype", kind, "--outfile", str(out)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tests.tiny_models import TOKENIZER_TEXT
 
@@ -18,23 +18,27 @@ TEMPLATE = (
 _SPECIAL = ("<unk>", "<s>", "</s>")
 
 
-def train_pieces(vocab_size: int = 420) -> bytes:
-    """Train a `tokenizer.model` (BPE with byte fallback, as Llama 2's is) and return its bytes."""
+def train_pieces(vocab_size: int = 420, **options: Any) -> bytes:
+    """Train a `tokenizer.model` (BPE with byte fallback, as Llama 2's is) and return its bytes.
+
+    options: of the trainer, instead of those written here
+    """
     import sentencepiece
 
     model = io.BytesIO()
+    settings = {
+        "vocab_size": vocab_size,
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "character_coverage": 0.99,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "split_digits": True,
+        "allow_whitespace_only_pieces": True,
+        "minloglevel": 2,
+    }
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TOKENIZER_TEXT),
-        model_writer=model,
-        vocab_size=vocab_size,
-        model_type="bpe",
-        byte_fallback=True,
-        character_coverage=0.99,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        split_digits=True,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
+        sentence_iterator=iter(TOKENIZER_TEXT), model_writer=model, **{**settings, **options}
     )
     return model.getvalue()
 
@@ -76,3 +80,15 @@ def write_sentencepiece(folder: Path, spelling: Spelling = "prepend", *, proto: 
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+
+
+def write_pieces_alone(folder: Path, proto: bytes | None = None) -> None:
+    """Leave a folder `tokenizer.model` for a tokenizer, with the settings and the template that go with it."""
+    (folder / "tokenizer.json").unlink(missing_ok=True)
+    (folder / "tokenizer.model").write_bytes(proto or train_pieces())
+    settings = {"chat_template": TEMPLATE, "tokenizer_class": "LlamaTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).is_file():
+            held = json.loads((folder / name).read_text("utf-8"))
+            (folder / name).write_text(json.dumps({**held, "bos_token_id": 1, "eos_token_id": 2}), "utf-8")

@@ -182,6 +182,7 @@ def test_the_verification_is_written_gate_by_gate_and_keeps_other_files(build_ti
         "Modelfile",
         "tiny-F32.gguf",
         "tiny-Q8_0.gguf",
+        "tiny.md",
         "verification.json",
     ]
 

@@ -104,18 +104,20 @@ def special_tokens_as_plain_text(patch: Patch) -> None:
     change_vocabulary(patch, change)
 
 
-FAULTS: dict[Callable[[Patch], None], str] = {
-    adapter_not_applied: "conversion",
-    queries_and_keys_not_permuted: "conversion",
-    a_tensor_transposed: "weights",
-    norm_weights_shifted: "weights",
-    wrong_rope_base: "conversion",
-    a_merge_missing: "tokenizer",
-    wrong_pre_tokenizer: "tokenizer",
-    special_tokens_as_plain_text: "chat",
-    eos_dropped: "chat",
-    bos_not_added: "chat",
-    template_changed: "chat",
+# Each with the gate that is there for it, and with every gate that it fails.
+NUMBERS = ("conversion", "weights", "behaviour")
+FAULTS: dict[Callable[[Patch], None], tuple[str, tuple[str, ...]]] = {
+    adapter_not_applied: ("conversion", NUMBERS),
+    queries_and_keys_not_permuted: ("conversion", NUMBERS),
+    a_tensor_transposed: ("weights", NUMBERS),
+    norm_weights_shifted: ("weights", NUMBERS),
+    wrong_rope_base: ("conversion", ("conversion", "behaviour")),
+    a_merge_missing: ("tokenizer", ("tokenizer", "chat")),
+    wrong_pre_tokenizer: ("tokenizer", ("tokenizer", "chat")),
+    special_tokens_as_plain_text: ("chat", ("chat",)),
+    eos_dropped: ("chat", ("chat",)),
+    bos_not_added: ("chat", ("chat",)),
+    template_changed: ("chat", ("chat",)),
 }
 
 
@@ -133,10 +135,59 @@ def test_a_planted_fault_fails_its_gate_and_the_file_does_not_take_its_name(
     report = export_model(
         ExportRequest(target, "F32", tmp_path), open_reference=lambda: open_target(target, "cpu", "float32").scorer
     )
-    assert FAULTS[plant] in report.failed
+    gate, failed = FAULTS[plant]
+    assert gate in failed
+    assert report.failed == failed
     assert report.path.name == "tiny-F32.failed.gguf"
     assert not (tmp_path / "tiny-F32.gguf").exists()
     assert not (tmp_path / "Modelfile").exists()
+
+
+def test_a_planted_fault_makes_the_command_name_its_gate_and_exit_with_1(
+    build_tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from click.testing import CliRunner
+
+    from toolkit.cli import main
+
+    eos_dropped(monkeypatch)
+    folder = build_tiny_model(family="llama", tied=False)
+    done = CliRunner().invoke(main, ["export", str(folder), "--quant", "F32", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "gates that failed: chat" in " ".join(done.output.split())
+
+
+def test_a_fault_of_the_quantised_file_alone_fails_its_behaviour(
+    build_tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its tensors are right, and so is the float32 file that the conversion is judged on."""
+    real = export.write_gguf
+
+    def write(*arguments: Any, **options: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            wrong_rope_base(inner)
+            real(*arguments, **options)
+
+    monkeypatch.setattr(export, "write_gguf", write)
+    folder = build_tiny_model(family="llama", tied=False)
+    report = export_model(ExportRequest(Target("model", "tiny", folder), "Q8_0", tmp_path))
+    assert report.failed == ("behaviour",)
+
+
+def test_a_damaged_block_of_a_quantised_matrix_fails_its_weights(
+    build_tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = stream.ggml.quantise_rows
+
+    def quantise_rows(rows: np.ndarray, kind: Any) -> np.ndarray:
+        packed = real(rows, kind)
+        packed[3, 2:34] = 0  # 32 of 64 weights of one row
+        return packed
+
+    monkeypatch.setattr(stream.ggml, "quantise_rows", quantise_rows)
+    folder = build_tiny_model(family="llama", tied=False)
+    report = export_model(ExportRequest(Target("model", "tiny", folder), "Q8_0", tmp_path))
+    assert "weights" in report.failed
 
 
 def test_a_fault_before_quantisation_is_seen_in_a_quantised_export_too(
@@ -161,7 +212,14 @@ def test_a_custom_end_of_turn_token_ends_generation(build_tiny_model: Callable[.
         (folder / name).write_text(
             text.replace('"eos_token": "<|over_to_you|>"', '"eos_token": "<|endoftext|>"'), "utf-8"
         )
-    report = export_model(ExportRequest(Target("model", "tiny", folder), "F32", tmp_path / "out"))
+    target = Target("model", "tiny", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf.GGUFWriter, "add_eot_token_id", lambda self, token: None)
+        without = export_model(ExportRequest(target, "F32", tmp_path / "without"))
+    assert without.failed == ("chat",)
+    (figures,) = (gate.figures for gate in without.gates if gate.gate == "chat")
+    assert figures["never_ending"] == ["<|over_to_you|>"]
+    report = export_model(ExportRequest(target, "F32", tmp_path / "out"))
     assert report.failed == ()
     scorer = GgufScorer(report.path)
     ends = [scorer.tokenizer().id_to_token(token) for token in scorer.tokenizer().stop_ids]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
-from tests.quantize.sentencepiece_models import Spelling, train_pieces, write_sentencepiece
+from tests.quantize.sentencepiece_models import Spelling, train_pieces, write_pieces_alone, write_sentencepiece
 from tests.tiny_models import TinyModel, build
 from toolkit.backends import Target
 from toolkit.datasets.tokenizer import Tokenizer
@@ -60,6 +61,48 @@ def test_llama_cpp_gives_the_ids_of_the_sentencepiece_package(
     texts = [text for text in (*TEXTS, *fuzzed(1000)) if "\0" not in text]
     assert [text for text in texts if theirs.encode(text) != GgufTokenizer(model).encode(text)] == []
     model.close()
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "as Llama 2's": {},
+    "without a space in front": {"add_dummy_prefix": False},
+    "with symbols of its own": {"add_dummy_prefix": False, "user_defined_symbols": ["<tool>", "▁▁", "</b>"]},
+}
+
+
+@pytest.mark.parametrize("variant", ALONE)
+def test_a_tokenizer_model_alone_gives_the_packages_ids_in_llama_cpp(tmp_path: Path, variant: str):
+    import sentencepiece
+
+    proto = train_pieces(**ALONE[variant])
+    write_pieces_alone(tmp_path, proto)
+    vocabulary = read_vocabulary(tmp_path, Tokenizer.load(tmp_path), 420)
+    assert vocabulary.space_prefix == (variant == "as Llama 2's")
+    path = tmp_path / "vocabulary.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    vocabulary.write(writer)
+    finish_vocabulary(writer)
+    model = LoadedModel(path, vocabulary_only=True)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    texts = [text for text in (*TEXTS, *fuzzed(1000), "a<tool>b</b>  c<tool>") if "\0" not in text]
+    if "user_defined_symbols" in ALONE[variant]:  # llama.cpp looks for real spaces, not for their spelling
+        texts = [text for text in texts if "▁" not in text]
+    assert [text for text in texts if theirs.encode(text) != GgufTokenizer(model).encode(text)] == []
+    model.close()
+
+
+@pytest.mark.parametrize("form", ["gguf", "safetensors"])
+def test_a_folder_with_a_tokenizer_model_alone_passes_every_gate(tmp_path: Path, pieces: bytes, form: Any):
+    folder = build(tmp_path / "model", TinyModel(family="llama", vocab_size=420, tied=False))
+    write_pieces_alone(folder, pieces)
+    out = tmp_path / "out" if form == "safetensors" else tmp_path / "out.gguf"
+    report = export_model(ExportRequest(Target("model", "tiny", folder), "F32", out, format=form))
+    assert report.failed == ()
+    if form == "safetensors":  # it can be read where sentencepiece is not installed
+        from transformers import AutoTokenizer
+
+        ids = AutoTokenizer.from_pretrained(out).encode("the dog", add_special_tokens=False)
+        assert ids == Tokenizer.load(folder).encode("the dog")
 
 
 def test_tokens_have_the_types_that_llama_cpp_asks_for(read: Callable[[Spelling], Vocabulary]):
@@ -112,3 +155,23 @@ def test_a_mistral_with_sentencepiece_passes_every_gate(tmp_path: Path, pieces: 
     assert [("the dog</s>the  dog"[start:end]) for start, end in encoding.offsets][:2] != []
     assert encoding.offsets[-1][1] == len("the dog</s>the  dog")
     scorer.close()
+
+
+@pytest.mark.slow
+def test_a_folder_with_a_tokenizer_model_alone_is_trained_asked_and_exported(tmp_path: Path, pieces: bytes):
+    from tests.small_runs import settings, toolkit, write_questions
+
+    folder = build(tmp_path / "model", TinyModel(family="llama", vocab_size=420, tied=False))
+    write_pieces_alone(folder, pieces)
+    data = write_questions(tmp_path / "sums.jsonl")
+    short = settings(train__max_steps=3, train__batch_size=4, train__device="cpu", backend="torch")
+    for words in (
+        ("finetune", "--name", "mine", "--model", folder, "--data", data, *short),
+        ("finetune", "--name", "full", "--method", "full", "--model", folder, "--data", data, *short),
+        ("evaluate", folder, "mine", "--data", data, "--max-examples", 4, "--device", "cpu"),
+        ("chat", "mine", "--prompt", "1 plus 2?", "--max-tokens", 3),
+        ("export", "mine", "--quant", "Q8_0"),
+        ("export", "full", "--quant", "Q8_0"),
+    ):
+        result = toolkit(*words)
+        assert result.exit_code == 0, (words, result.stderr)

@@ -104,7 +104,7 @@ def test_blocks_wait_for_the_disk():
         return np.array([block])
 
     with ThreadPoolExecutor(2) as pool:
-        blocks = stream._in_order(pool, make, iter(range(100)), 4)  # pyright: ignore[reportArgumentType]
+        blocks = stream.in_order(pool, make, range(100), 4)
         assert next(blocks)[0] == 0
         time.sleep(0.2)
         assert len(made) <= 4
@@ -172,4 +172,4 @@ def test_a_killed_export_leaves_nothing_under_the_final_name_and_the_next_one_ti
     assert len(left) == 1
     assert left[0].startswith(".tiny-Q8_0.gguf.")
     export_model(ExportRequest(Target("model", "tiny", folder), "Q8_0", tmp_path / "out", check=False))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Modelfile", "tiny-Q8_0.gguf"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Modelfile", "tiny-Q8_0.gguf", "tiny.md"]

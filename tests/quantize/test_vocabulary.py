@@ -15,6 +15,8 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tests.tiny_models import LLAMA3_PATTERN, QWEN2_PATTERN, QWEN2_TEMPLATE, write_tokenizer
 from toolkit.datasets.tokenizer import Tokenizer as TrainedTokenizer
 from toolkit.errors import ToolkitError
+from toolkit.gguf_backend.model import LoadedModel
+from toolkit.gguf_backend.tokenizer import GgufTokenizer
 from toolkit.gguf_backend.weights import metadata_value, open_gguf
 from toolkit.quantize.pre_tokenizer import finish_vocabulary, recognise
 from toolkit.quantize.vocabulary import Vocabulary, read_vocabulary
@@ -70,6 +72,82 @@ def test_the_end_of_sequence_comes_first_and_the_end_of_turn_second(tmp_path: Pa
     tokenizer = TrainedTokenizer.load(tmp_path)
     spelled = [tokenizer.id_to_token(token) for token in read(tmp_path).stop_ids]
     assert spelled == ["<|endoftext|>", "<|im_end|>"]
+
+
+def vocabulary_in_llama_cpp(folder: Path, vocabulary: Vocabulary) -> LoadedModel:
+    path = folder / "vocabulary.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    vocabulary.write(writer)
+    finish_vocabulary(writer)
+    return LoadedModel(path, vocabulary_only=True)
+
+
+def add_tokens(folder: Path, *tokens: str) -> list[int]:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(list(tokens))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return [tokenizer.token_to_id(token) for token in tokens]
+
+
+STOPS: dict[str, tuple[Any, Any]] = {
+    "both lists": (["<done>", "<|im_end|>"], ["<over>", "<|endoftext|>"]),
+    "a number and a list": ("<done>", ["<over>"]),
+    "generation_config alone": (None, ["<done>", "<over>"]),
+    "config alone": (["<done>", "<over>"], None),
+}
+
+
+@pytest.mark.parametrize("case", STOPS)
+def test_generation_ends_where_the_configs_or_the_trained_template_say(folder: Path, case: str):
+    """eos_token_id may be a number or a list in either file; the template's own end of turn counts as well."""
+    ids = dict(zip(("<done>", "<over>"), add_tokens(folder, "<done>", "<over>"), strict=True))
+    engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    edit(folder, lambda d: d.pop("eos_token"), "tokenizer_config.json")
+    for name, ends in zip(("config.json", "generation_config.json"), STOPS[case], strict=True):
+        listed = [engine.token_to_id(end) for end in ends] if isinstance(ends, list) else ends
+        numbers = engine.token_to_id(listed) if isinstance(listed, str) else listed
+        (folder / name).write_text(json.dumps({} if ends is None else {"eos_token_id": numbers}), "utf-8")
+    tokenizer = TrainedTokenizer.load(folder)
+    vocabulary = read(folder)
+    assert vocabulary.stop_ids[0] == tokenizer.eos_id == ids["<done>"]
+    assert vocabulary.stop_ids[1] == tokenizer.turn_end_id == engine.token_to_id("<|im_end|>")
+    model = vocabulary_in_llama_cpp(folder, vocabulary)
+    reader = GgufTokenizer(model)
+    assert [token for token in tokenizer.stop_ids if not reader.ends_generation(token)] == []
+    assert reader.ends_generation(ids["<over>"]) == (ids["<over>"] in tokenizer.stop_ids)
+    assert not reader.ends_generation(engine.token_to_id("<|im_start|>"))
+    model.close()
+
+
+def test_of_many_stop_tokens_those_are_named_that_llama_cpp_does_not_know_by_their_spelling(folder: Path):
+    ids = add_tokens(folder, "<done>", "<over>", "<|eot_id|>", "<eos>")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}), "utf-8")
+    vocabulary = read(folder)
+    assert [vocabulary.tokens[token] for token in vocabulary.stop_ids] == ["<|im_end|>", "<done>", "<over>"]
+    model = vocabulary_in_llama_cpp(folder, vocabulary)
+    assert all(GgufTokenizer(model).ends_generation(token) for token in TrainedTokenizer.load(folder).stop_ids)
+    model.close()
+    ids += add_tokens(folder, "<finis>")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}), "utf-8")
+    with pytest.raises(ToolkitError, match="4 tokens end generation, and GGUF has room for 3: .*<finis>"):
+        read(folder)
+
+
+def test_an_end_is_added_to_texts_only_where_the_tokenizer_adds_it(folder: Path):
+    from tokenizers import processors
+
+    assert not read(folder).adds_eos
+    engine = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    end = ("<|im_end|>", engine.token_to_id("<|im_end|>"))
+    engine.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+        single="$A <|im_end|>", pair="$A <|im_end|> $B <|im_end|>", special_tokens=[end]
+    )
+    engine.save(str(folder / "tokenizer.json"))
+    vocabulary = read(folder)
+    assert (vocabulary.adds_bos, vocabulary.adds_eos) == (False, True)
+    vocabulary_in_llama_cpp(folder, vocabulary).close()
+    assert metadata_value(open_gguf(folder / "vocabulary.gguf"), "tokenizer.ggml.add_eos_token") is True
+    assert metadata_value(open_gguf(folder / "vocabulary.gguf"), "tokenizer.ggml.add_bos_token") is False
 
 
 def test_a_beginning_of_text_is_added_only_where_the_tokenizer_adds_it(tmp_path: Path):

@@ -19,11 +19,13 @@ from toolkit.config import BackendChoice, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.errors import JobFailed, Problem
 from toolkit.evaluate.evaluation import NEAREST, Evaluation, compare, evaluate_nearest
+from toolkit.evaluate.exports import read_entries
 from toolkit.evaluate.questions import OVERALL, SINGLE_FAMILY
 from toolkit.evaluate.report import Report, write_report
 from toolkit.evaluate.results import save_rows
 from toolkit.evaluate.suites import Suite, load_suite
 from toolkit.protocols import Sampling
+from toolkit.quantize.companions import VERIFICATION_NAME
 from toolkit.recipes import recipe
 from toolkit.runs import RunFolder, runs_root
 
@@ -176,7 +178,8 @@ def describe(
     )
     versions = ", ".join(f"{package} {version}" for package, version in versions.items())
     footer = f"{versions} · to repeat this run: toolkit finetune --config {run.config_path}"
-    return Report(run.name, subtitle, run.metrics(), evaluations, samples, footer)
+    exports = read_entries(run.export / VERIFICATION_NAME)
+    return Report(run.name, subtitle, run.metrics(), evaluations, samples, footer, exports)
 
 
 def _method(config: FinetuneConfig) -> str:

@@ -13,6 +13,7 @@ import tokenizers
 
 from toolkit.datasets.chat_template import FALLBACK_TEMPLATE, ChatTemplate
 from toolkit.datasets.schema import Message
+from toolkit.datasets.sentencepiece_model import FILE_NAME, tokenizer_definition
 from toolkit.errors import ToolkitError
 
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -94,20 +95,19 @@ class Tokenizer:
     def load(cls, folder: Path | str) -> Tokenizer:
         """Read tokenizer.json, tokenizer_config.json, chat_template.jinja, config.json and generation_config.json.
 
+        A folder that has SentencePiece's tokenizer.model alone does as well.
+
         Raises:
-            ToolkitError: tokenizer.json is missing, or one of the files cannot be read.
+            ToolkitError: there is no tokenizer, or one of the files cannot be read.
         """
         folder = Path(folder)
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            hint = "Only fast tokenizers are read: save it with transformers' AutoTokenizer.save_pretrained"
-            raise ToolkitError("no tokenizer.json", where=folder, hint=hint)
         settings = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
         template, source = _find_template(folder, settings)
+        definition, special = _definition(folder, settings)
         ends = [_read_json(folder / name).get("eos_token_id") for name in ("config.json", "generation_config.json")]
         return cls(
-            _read_text(file),
-            settings=settings,
+            definition,
+            settings={**special, **settings},
             chat_template=template,
             template_source=source,
             extra_stop_ids=[i for end in ends for i in (end if isinstance(end, list) else [end]) if isinstance(i, int)],
@@ -192,6 +192,11 @@ class Tokenizer:
         return frozenset(i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special)
 
     @property
+    def definition(self) -> str:
+        """The content of tokenizer.json."""
+        return self._json
+
+    @property
     def text_start_id(self) -> int | None:
         """Id of the beginning-of-text token where the model's tokenizer starts texts with it, else None."""
         return self._text_start_id
@@ -257,6 +262,17 @@ class TokenStream:
     def _pending(self) -> str:
         shown = self._tokenizer.decode(self._ids[: self._shown], skip_special=self._skip_special)
         return self._tokenizer.decode(self._ids, skip_special=self._skip_special)[len(shown) :]
+
+
+def _definition(folder: Path, settings: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the text of tokenizer.json, and special tokens that no other file need name."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        return _read_text(file), {}
+    if (folder / FILE_NAME).is_file():
+        return tokenizer_definition(folder, settings)
+    hint = f"Save it with transformers' AutoTokenizer.save_pretrained (SentencePiece's {FILE_NAME} will do too)"
+    raise ToolkitError("no tokenizer.json", where=folder, hint=hint)
 
 
 def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:

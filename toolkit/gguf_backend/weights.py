@@ -8,10 +8,16 @@ from typing import Any
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 
 from toolkit.errors import ToolkitError
 from toolkit.gguf_backend.tensor_names import hugging_face_name, restore_rotary
 from toolkit.tensor_files import StoredTensor
+
+# Of the kinds with a minimum in every block.
+_BLOCK_BYTES = {
+    kind: gguf.GGML_QUANT_SIZES[kind][1] for kind in (gguf.GGMLQuantizationType.Q4_1, gguf.GGMLQuantizationType.Q5_1)
+}
 
 
 def open_gguf(path: Path) -> gguf.GGUFReader:
@@ -88,6 +94,16 @@ class GgufTensors:
         if heads is None:
             return stored
         return StoredTensor(name, stored.dtype, restore_rotary(stored.array, (stop - start) * heads // total))
+
+    def minima(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        """Return what is added to every number of each block of a Q4_1 or Q5_1 matrix: (rows, blocks of a row)."""
+        tensor = self._tensors[name]
+        total, block_bytes = self.shape(name)[0], _BLOCK_BYTES[tensor.tensor_type]
+        blocks = np.asarray(tensor.data).reshape(total, -1)[start:stop].reshape(stop - start, -1, block_bytes)
+        # A block begins with its scale and its minimum, both float16.
+        found = np.ascontiguousarray(blocks[:, :, 2:4]).view(np.float16)[:, :, 0].astype(np.float32)
+        heads = self._heads_of(name)
+        return found if heads is None else restore_rotary(found, (stop - start) * heads // total).astype(np.float32)
 
     def _heads_of(self, name: str) -> int | None:
         if not self._permuted:

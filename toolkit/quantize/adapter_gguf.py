@@ -7,6 +7,7 @@ trained factor is another (rsLoRA, alpha by pattern), the rest of it is multipli
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -18,7 +19,9 @@ from toolkit.errors import Problem, ToolkitError
 from toolkit.gguf_backend.session import GgufScorer
 from toolkit.gguf_backend.tensor_names import gguf_name
 from toolkit.quantize import verify
+from toolkit.quantize.header import add_notes
 from toolkit.quantize.mixture import plan_files
+from toolkit.quantize.origin import origin_of
 from toolkit.quantize.places import check_space, output_paths, staging
 from toolkit.quantize.plan import QUANT_TYPES
 from toolkit.quantize.source import Source, open_source
@@ -50,7 +53,7 @@ def export_adapter(
     gate = None
     with staging(path) as folder:
         written = folder / "adapter.gguf"
-        write_adapter_gguf(written, base, adapter)
+        write_adapter_gguf(written, base, adapter, origin_of(target).notes())
         if check:
             gate = _prove(target, base, written, folder)
         path = path if gate is None or gate.passed else path.with_suffix(".failed.gguf")
@@ -58,14 +61,15 @@ def export_adapter(
     return path, gate
 
 
-def write_adapter_gguf(path: Path, base: Source, adapter: Adapter) -> None:
-    """Write the file, float32. Raises OSError when the system refuses."""
+def write_adapter_gguf(path: Path, base: Source, adapter: Adapter, notes: Mapping[str, str]) -> None:
+    """Write the file, float32, with further `general.` entries. Raises OSError when the system refuses."""
     writer = gguf.GGUFWriter(path, base.decoder.gguf_name)
     alpha = float(adapter.config["lora_alpha"])
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", alpha)
     writer.add_name(base.label)
+    add_notes(writer, notes)
     for module in adapter.modules:
         down, up = (factor.to_float32() for factor in adapter.factors(module))
         rest = adapter.scale(module) * adapter.rank(module) / alpha
@@ -98,7 +102,10 @@ def _prove(target: Target, base: Source, adapter: Path, scratch: Path) -> Gate:
     (whole,) = plan_files(base, [QUANT_TYPES["F32"]], {})
     check_space(scratch, whole.file_bytes)
     rows = verify.probe_rows(base, [], base.decoder.context)
-    reference = verify.with_reference(lambda: open_target(target, device="cpu", dtype="float32").scorer, rows)
+    # The file's base is the one at hand, which for QLoRA is finer than the one that was trained on.
+    reference = verify.with_reference(
+        lambda: open_target(target, device="cpu", dtype="float32", full_base=True).scorer, rows
+    )
     floats = scratch / "base.gguf"
     write_gguf(floats, base, whole, {})
     scorer = GgufScorer(floats, exact=True, adapter=adapter)

@@ -4,90 +4,38 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from toolkit.backends import Target, open_target
-from toolkit.config import FinetuneConfig
-from toolkit.config_files import load_config
-from toolkit.datasets.formats import load_splits
-from toolkit.datasets.schema import Message
 from toolkit.errors import ToolkitError
 from toolkit.protocols import Scorer
 from toolkit.quantize import ggml
-from toolkit.quantize.companions import general_notes, write_companions
+from toolkit.quantize.companions import with_merge, write_companions
+from toolkit.quantize.folder_export import export_folder_model, plan_folder_export
 from toolkit.quantize.llama_quantizer import quantise
 from toolkit.quantize.mixture import alternative_kinds, plan_files, recommendations
+from toolkit.quantize.origin import origin_of
 from toolkit.quantize.places import check_space, output_paths, staging
 from toolkit.quantize.plan import QUANT_TYPES, FilePlan, QuantType, quant_types
 from toolkit.quantize.prove import Prover
+from toolkit.quantize.requests import ExportPlan, ExportReport, ExportRequest, Notify
+from toolkit.quantize.samples import Samples, read_samples
 from toolkit.quantize.source import Source, open_source
 from toolkit.quantize.stream import write_gguf
-from toolkit.quantize.verify import Gate
-from toolkit.runs import RunFolder
 
-_SAMPLES = 8
-
-Notify = Callable[[str], None]
-Via = Literal["auto", "stream", "llama"]
-
-
-@dataclass(frozen=True)
-class ExportRequest:
-    """What to export.
-
-    quant:     one type or several, separated by commas
-    out:       a folder or, for one type, a .gguf file; default: the run's export/ folder, else ./export
-    check:     verify the result against the trained model
-    overwrite: replace files of those names
-    threads:   for quantising; default: all cores
-    via:       `stream` quantises row by row straight from the weights, `llama` lets llama.cpp quantise a float32 file;
-               `auto` is `stream` where the installed llama-cpp-python allows it
-    """
-
-    target: Target
-    quant: str = "Q4_K_M"
-    out: Path | None = None
-    check: bool = True
-    overwrite: bool = False
-    threads: int | None = None
-    via: Via = "auto"
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What came of one file. One that failed a gate lies at `path` under a name that says so (`….failed.gguf`)."""
-
-    path: Path
-    byte_count: int
-    gates: Sequence[Gate]
-    seconds: float
-    plan: FilePlan
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of the gates that failed."""
-        return tuple(gate.gate for gate in self.gates if not gate.passed)
-
-
-@dataclass(frozen=True)
-class ExportPlan:
-    """What an export would do: a plan for each file, where it would lie, and what to think of it."""
-
-    files: Sequence[FilePlan]
-    paths: Sequence[Path]
-    advice: Sequence[str]
+__all__ = ["ExportPlan", "ExportReport", "ExportRequest", "export_files", "export_model", "plan_export"]
 
 
 def plan_export(request: ExportRequest) -> ExportPlan:
     """Plan without writing anything. Raises ToolkitError for what cannot be exported."""
+    if request.format != "gguf":
+        return plan_folder_export(request)
     kinds = quant_types(request.quant)
     paths = output_paths(request.target, [kind.name for kind in kinds], request.out, overwrite=True)
     source = _open(request.target)
     others = [kind for kind in alternative_kinds() if kind not in kinds]
-    plans = plan_files(source, [*kinds, *others], general_notes(request.target))
+    plans = plan_files(source, [*kinds, *others], origin_of(request.target).notes())
     mine = plans[: len(kinds)]
     alternatives = [plan for plan in plans if plan.kind in alternative_kinds()]
     return ExportPlan(mine, paths, recommendations(mine, alternatives))
@@ -104,7 +52,7 @@ def export_model(
 def export_files(
     request: ExportRequest, notify: Notify = lambda _: None, open_reference: Callable[[], Scorer] | None = None
 ) -> list[ExportReport]:
-    """Export a model in every type asked for and verify the files.
+    """Export a model in every type asked for, or as a model folder, and verify what was written.
 
     notify:         told what is going on
     open_reference: opens the trained model for comparison; default: by `backends.open_target`, in float32 on the CPU
@@ -113,24 +61,23 @@ def export_files(
         ToolkitError: the target, a type or a place cannot be used.
         JobFailed: the disk is full or llama.cpp gave up; nothing half-written is left.
     """
-    started = time.monotonic()
     target = request.target
+    reference = open_reference or (lambda: open_target(target, device="cpu", dtype="float32", full_base=True).scorer)
+    samples = read_samples(target.run_folder) if request.check else Samples()
+    if request.format != "gguf":
+        return [export_folder_model(request, samples, reference, notify)]
+    started = time.monotonic()
     kinds = quant_types(request.quant)
     paths = output_paths(target, [kind.name for kind in kinds], request.out, request.overwrite)
     notify("reading the model")
-    source = _open(target)
-    notes = general_notes(target)
+    source, origin = _open(target), origin_of(target)
+    notes = origin.notes()
     whole, *plans = plan_files(source, [QUANT_TYPES["F32"], *kinds], notes)
     via_llama = request.via == "llama" or (request.via == "auto" and not ggml.available())
     finals = sum(plan.file_bytes for plan in plans)
     check_space(paths[0], finals + (whole.file_bytes if via_llama or request.check else 0))
-    prover = None
-    if request.check:
-        reference = open_reference or (
-            lambda: open_target(target, device="cpu", dtype="float32", full_base=True).scorer
-        )
-        prover = Prover(source, whole, training_conversations(target.run_folder), reference, notify)
-    reports = []
+    prover = Prover(source, whole, samples, reference, notify) if request.check else None
+    reports: list[ExportReport] = []
     for plan, path in zip(plans, paths, strict=True):
         with staging(path) as folder:
             final = folder / "written.gguf"
@@ -138,32 +85,16 @@ def export_files(
                 _by_llama(folder, final, source, whole, plan, notes, request.threads, notify)
             else:
                 write_gguf(final, source, plan, notes, request.threads, _progress(notify, plan.kind))
-            gates = [] if prover is None else prover.prove(final, plan, folder)
+            gates = [] if prover is None else with_merge(prover.prove(final, plan, folder), origin.merged)
             passed = all(gate.passed for gate in gates)
             path = path if passed else path.with_suffix(".failed.gguf")
             os.replace(final, path)
-        write_companions(path, source, gates, passed)
-        reports.append(ExportReport(path, path.stat().st_size, tuple(gates), time.monotonic() - started, plan))
+        first = next((report.path for report in reports if not report.failed), None)
+        write_companions(path, source, gates, origin, first)
+        seconds = time.monotonic() - started
+        reports.append(ExportReport(path, path.stat().st_size, tuple(gates), seconds, plan, origin.merged))
         started = time.monotonic()
     return reports
-
-
-def training_conversations(run_folder: Path | None) -> list[tuple[Message, ...]]:
-    """Take a few conversations from a run's data to compare on; none when the data are gone."""
-    if run_folder is None:
-        return []
-    try:
-        config = load_config(FinetuneConfig, RunFolder(run_folder).config_path)
-        splits = load_splits(config.data, config.train.seed)
-    except ToolkitError:
-        return []
-    half = _SAMPLES // 2
-    # The gates compare conversations alone: plain texts have none, and tools are the chat template's affair.
-    held_out, train = (
-        [example.messages for example in side if example.text is None and not example.uses_tools]
-        for side in (splits.validation, splits.train)
-    )
-    return [*held_out[:half], *train[:half]]
 
 
 def _open(target: Target) -> Source:

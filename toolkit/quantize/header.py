@@ -22,7 +22,7 @@ def write_header(
 ) -> int:
     """Write a file that ends where its first tensor begins; return that place, in bytes.
 
-    notes: further `general.` entries, e.g. `{"license": "apache-2.0"}`
+    notes: further `general.` entries, e.g. `{"license": "apache-2.0"}`; numbered ones (`dataset.0.name`) are counted
 
     Raises OSError when the system refuses.
     """
@@ -59,7 +59,14 @@ def _add_general(
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_string("general.exported_by", f"local-training-toolkit {__version__}")
-    if "base_model.0.name" in notes:
-        writer.add_base_model_count(1)
+    add_notes(writer, notes)
+
+
+def add_notes(writer: gguf.GGUFWriter, notes: Mapping[str, str]) -> None:
+    """Add `general.` entries, and how many there are of the numbered ones."""
+    for listed, add_count in (("base_model", writer.add_base_model_count), ("dataset", writer.add_dataset_count)):
+        count = sum(key.startswith(f"{listed}.") and key.endswith(".name") for key in notes)
+        if count:
+            add_count(count)
     for key, value in notes.items():
         writer.add_string(f"general.{key}", value)

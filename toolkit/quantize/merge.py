@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import copy
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toolkit.adapter_files import Adapter
+from toolkit.affine import AffineLayout, AffineTensors
 from toolkit.errors import Problem, ToolkitError
 from toolkit.tensor_files import FolderTensors, StoredTensor, TensorEntry
 
@@ -42,6 +46,11 @@ class MergedTensors:
         return some
 
     @property
+    def stored(self) -> FolderTensors:
+        """The model's folder, nothing merged."""
+        return self._stored
+
+    @property
     def entries(self) -> Mapping[str, TensorEntry]:
         """What lies in the model's folder, by name."""
         return self._stored.entries
@@ -66,3 +75,17 @@ class MergedTensors:
         module = name.removesuffix(".weight")
         merged = self._adapter.merged(module, stored.to_float32(), slice(start, stop))
         return StoredTensor(name, "float32", merged)
+
+    def packed_rows(
+        self, name: str, layout: AffineLayout, start: int, stop: int
+    ) -> dict[str, NDArray[np.generic]] | None:
+        """Read rows as they are packed (words, scales, biases by name), where that is `layout` and nothing is merged.
+
+        Packing anew what is packed already would change it a little.
+        """
+        stored = self._stored
+        if name in self.merged_names or not isinstance(stored, AffineTensors) or stored.layout_of(name) != layout:
+            return None
+        module = name.removesuffix(".weight")
+        names = (name, f"{module}.scales", f"{module}.biases")
+        return {part: stored.packed[part].rows(start, stop).array for part in names}

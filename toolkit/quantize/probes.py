@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from toolkit.datasets.schema import Message
+import random
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from toolkit.datasets.schema import Example, Message, ToolCall
 
 # Each line is a trap: contractions in either case, digits in groups, marks after letters, spaces of many kinds, line
 # ends, scripts without spaces, emoji with joiners, right-to-left text, half-width forms, control characters, code,
@@ -66,3 +71,80 @@ CONVERSATIONS: tuple[tuple[Message, ...], ...] = (
         Message("assistant", "You're welcome."),
     ),
 )
+
+TOOLS: tuple[Mapping[str, Any], ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "read_sensor",
+            "description": 'Reads a sensor: temperature in °C, <raw> & "calibrated".',
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "sensor": {"type": "string", "description": "Name, e.g. 'hall-2'"},
+                    "unit": {"type": "string", "enum": ["celsius", "kelvin"]},
+                },
+                "required": ["sensor"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "open_ticket",
+            "description": "Opens a ticket.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "title": {"type": "string"},
+                    "urgent": {"type": "boolean"},
+                    "copies": {"type": "integer"},
+                },
+                "required": ["title"],
+            },
+        },
+    },
+)
+
+# Offered and not used; a call and its result; two calls at once, results, an answer, a question after it.
+TOOL_CONVERSATIONS: tuple[Example, ...] = tuple(
+    Example(messages, tools=TOOLS)
+    for messages in (
+        (Message("system", "Be brief."), Message("user", "Hello."), Message("assistant", "Hello!")),
+        (
+            Message("user", "How warm is it in hall 2?"),
+            Message("assistant", "", (ToolCall("read_sensor", {"sensor": "hall-2", "unit": "celsius"}, "call00001"),)),
+            Message("tool", '{"value": 21.5}', name="read_sensor", tool_call_id="call00001"),
+        ),
+        (
+            Message("system", "Use tools."),
+            Message("user", "Read hall 1 & open a ticket <now>."),
+            Message(
+                "assistant",
+                "",
+                (
+                    ToolCall("read_sensor", {"sensor": "hall-1"}, "call00001"),
+                    ToolCall("open_ticket", {"title": 'Wärme "hall-1"', "urgent": True, "copies": 2}, "call00002"),
+                ),
+            ),
+            Message("tool", "19 °C", name="read_sensor", tool_call_id="call00001"),
+            Message("tool", "ticket 7", name="open_ticket", tool_call_id="call00002"),
+            Message("assistant", "It is 19 °C; ticket 7 is open."),
+            Message("user", "Thanks. And hall 3?"),
+        ),
+    )
+)
+
+
+def random_texts(count: int, seed: int = 0) -> list[str]:
+    """Draw texts of characters from all of Unicode, alone and among plain ones; those that have no meaning left out."""
+    draw = random.Random(seed)
+    ranges = ((0x20, 0x3000), (0x20, 0x10000), (0x10000, 0x20000), (0x20, 0x110000))
+    texts = []
+    while len(texts) < count:
+        characters = [chr(draw.randrange(*draw.choice(ranges))) for _ in range(draw.randint(1, 12))]
+        # Unassigned, private and surrogate code points: two libraries' tables may rightly differ on them.
+        characters = [each for each in characters if unicodedata.category(each) not in ("Cn", "Co", "Cs")]
+        plain = [draw.choice((" ", "a", "1", "'s", "\n", "!", "")) for _ in characters]
+        texts.append("".join(one + other for one, other in zip(characters, plain, strict=True)))
+    return texts

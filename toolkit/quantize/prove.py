@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
 
-from toolkit.datasets.schema import Message
 from toolkit.protocols import Scorer
-from toolkit.quantize import verify
+from toolkit.quantize import verify, verify_behaviour
+from toolkit.quantize.comparison import Logits, with_reference
 from toolkit.quantize.mixture import plan_files
 from toolkit.quantize.places import free_bytes
 from toolkit.quantize.plan import FilePlan
+from toolkit.quantize.probe_rows import ProbeRows, choose_rows
 from toolkit.quantize.reference import layerwise_logits
+from toolkit.quantize.samples import Samples
 from toolkit.quantize.source import Source
 from toolkit.quantize.stream import write_gguf
 from toolkit.quantize.verify import Gate
@@ -33,19 +33,19 @@ class Prover:
         self,
         source: Source,
         whole: FilePlan,
-        conversations: Sequence[Sequence[Message]],
+        samples: Samples,
         open_reference: Callable[[], Scorer],
         notify: Callable[[str], None],
     ) -> None:
         """Prepare to prove.
 
         whole:          the plan of the float32 file, on which the conversion is judged
-        conversations:  of the training data, to compare on beside those of `probes`
+        samples:        of the run's data, to compare on beside what stands in `probes`
         open_reference: opens the trained model
         """
         self._source = source
         self._whole = whole
-        self._conversations = conversations
+        self._samples = samples
         self._open_reference = open_reference
         self._notify = notify
         self._conversion: Gate | None = None
@@ -60,25 +60,28 @@ class Prover:
         gates = [verify.verify_structure(path, plan)]
         if not gates[0].passed:
             return gates
-        gates += verify.verify_text(self._source, path, self._conversations)
+        gates += verify.verify_text(self._source, path, self._samples)
         self._notify(f"verifying {name}: conversion")
         gates.append(self._converted(path, plan, scratch))
         self._notify(f"verifying {name}: weights")
         gates.append(verify.verify_weights(self._source, path))
         self._notify(f"verifying {name}: behaviour")
-        gates.append(verify.verify_behaviour(path, self._source.decoder, plan.kind, self._reference, self._rows))
+        behaves = verify_behaviour.verify_behaviour(
+            path, self._source.decoder, plan.kind, self._reference, self._probes
+        )
+        gates.append(Gate("behaviour", *behaves))
         return gates
 
     @cached_property
-    def _rows(self) -> list[list[int]]:
-        return verify.probe_rows(self._source, self._conversations, self._source.decoder.context)
+    def _probes(self) -> ProbeRows:
+        return choose_rows(self._source, self._samples, self._source.decoder.context)
 
     @cached_property
-    def _reference(self) -> list[NDArray[np.float32]]:
+    def _reference(self) -> Logits:
         """Logits of the trained model: by its own framework where its float32 fits, else layer by layer."""
         if self._fits:
-            return verify.with_reference(self._open_reference, self._rows)
-        return layerwise_logits(self._source.decoder, self._source.tensors, self._rows)
+            return with_reference(self._open_reference, self._probes.tokens)
+        return layerwise_logits(self._source.decoder, self._source.tensors, self._probes.tokens)
 
     @cached_property
     def _fits(self) -> bool:
@@ -88,7 +91,7 @@ class Prover:
         """Judge the conversion on a float32 file: this one, or one made for the purpose, once for all types."""
         if self._conversion is None:
             if plan.kind == self._whole.kind and self._fits:
-                self._conversion = verify.verify_conversion(path, self._reference, self._rows)
+                self._conversion = verify.verify_conversion(path, self._reference, self._probes.tokens)
             else:
                 self._conversion = self._converted_apart(scratch / "float32.gguf")
         return self._conversion
@@ -100,9 +103,9 @@ class Prover:
             affordable = int(_SHARE * min(free_bytes(floats), psutil.virtual_memory().available))
             source = source.shortened(affordable_layers(whole, source.decoder.layers, affordable))
             (whole,) = plan_files(source, [whole.kind], {})
-            reference = layerwise_logits(source.decoder, source.tensors, self._rows)
+            reference = layerwise_logits(source.decoder, source.tensors, self._probes.tokens)
         write_gguf(floats, source, whole, {})
-        gate = verify.verify_conversion(floats, reference, self._rows)
+        gate = verify.verify_conversion(floats, reference, self._probes.tokens)
         floats.unlink()
         layers = {"layers": f"{source.decoder.layers} of {self._source.decoder.layers}"}
         return gate if source is self._source else replace(gate, figures={**gate.figures, **layers})

@@ -1,7 +1,8 @@
 """Llama-like decoders in NumPy, one matrix in memory at a time: the reference for models that do not fit.
 
 It computes in float32 from any weights that can be read row by row: those of the trained model, or those of a GGUF file
-dequantised. The second tells what a file's numbers mean from what llama.cpp makes of them. Pre-norm blocks of
+dequantised. The second tells what a file's numbers mean from what llama.cpp makes of them; `activations` adds how its
+kernels round. Pre-norm blocks of
 grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245) with rotary positions (Su et al. 2021, arXiv:2104.09864)
 and SwiGLU (Shazeer 2020, arXiv:2002.05202).
 
@@ -11,7 +12,8 @@ Shapes: T tokens of a row, H hidden size, N query heads, K key heads, D head siz
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,8 @@ from toolkit.tensor_files import StoredTensor
 _HEAD_ROWS = 8192
 
 Floats = NDArray[np.floating[Any]]
+# (name of a matrix, inputs (T, C), first row, row behind the last) -> outputs (T, rows)
+Multiply = Callable[[str, Sequence[Floats], int, int], list[Floats]]
 
 
 class Weights(Protocol):
@@ -38,42 +42,70 @@ class Weights(Protocol):
         ...
 
 
-def layerwise_logits(decoder: Decoder, weights: Weights, rows: Sequence[Sequence[int]]) -> list[Floats]:
-    """Compute the logits (T, V) at every position of every row, float32."""
-    epsilon = float(decoder.config.get("rms_norm_eps", 1e-6))
-    states = [_embedded(weights, row) for row in rows]
+def layerwise_logits(
+    decoder: Decoder,
+    weights: Weights,
+    rows: Sequence[Sequence[int]],
+    multiply: Multiply | None = None,
+    nudge: float = 0.0,
+) -> list[Floats]:
+    """Compute the logits (T, V) at every position of every row, float32.
+
+    multiply: how matrices are applied; default: in float32, exactly as they are read
+    nudge:    move every embedded number by about this share of itself, always the same way: what it does to the logits
+              tells how much rounding alone may do
+    """
+    model = _Model(decoder, weights, multiply or _exact_products(weights))
+    states = [_embedded(weights, row, nudge) for row in rows]
     turns = [_rotations(decoder, len(row)) for row in rows]
     for layer in range(decoder.layers):
         block = f"model.layers.{layer}."
-        states = _attended(decoder, weights, block, states, turns, epsilon)
-        states = _fed_forward(decoder, weights, block, states, epsilon)
+        states = _attended(model, block, states, turns)
+        states = _fed_forward(model, block, states)
+    epsilon = model.epsilon
     norm = _load(weights, "model.norm.weight")
     normed = [_rms(state, norm, epsilon) for state in states]
     head = EMBEDDING if decoder.tied else HEAD
     logits = [np.empty((len(row), decoder.vocabulary_rows), np.float32) for row in rows]
     for start in range(0, decoder.vocabulary_rows, _HEAD_ROWS):
         stop = min(start + _HEAD_ROWS, decoder.vocabulary_rows)
-        matrix = weights.rows(head, start, stop).to_float32()
-        for result, state in zip(logits, normed, strict=True):
-            result[:, start:stop] = state @ matrix.T
+        for result, part in zip(logits, model.multiply(head, normed, start, stop), strict=True):
+            result[:, start:stop] = part
     return logits
 
 
+@dataclass(frozen=True)
+class _Model:
+    """What a pass through the layers needs to know."""
+
+    decoder: Decoder
+    weights: Weights
+    multiply: Multiply
+
+    @property
+    def epsilon(self) -> float:
+        return float(self.decoder.config.get("rms_norm_eps", 1e-6))
+
+
+def _exact_products(weights: Weights) -> Multiply:
+    def multiply(name: str, inputs: Sequence[Floats], start: int, stop: int) -> list[Floats]:
+        matrix = weights.rows(name, start, stop).to_float32()
+        return [array @ matrix.T for array in inputs]
+
+    return multiply
+
+
 def _attended(
-    decoder: Decoder,
-    weights: Weights,
-    block: str,
-    states: Sequence[Floats],
-    turns: Sequence[tuple[Floats, Floats]],
-    epsilon: float,
+    model: _Model, block: str, states: Sequence[Floats], turns: Sequence[tuple[Floats, Floats]]
 ) -> list[Floats]:
     """Add what attention says to every row's states (T, H)."""
+    decoder, weights, epsilon = model.decoder, model.weights, model.epsilon
     norm = _load(weights, f"{block}input_layernorm.weight")
     inputs = [_rms(state, norm, epsilon) for state in states]
     heads = {"q": decoder.heads, "k": decoder.kv_heads, "v": decoder.kv_heads}
     parts: dict[str, list[Floats]] = {}
     for part, count in heads.items():
-        projected = _linear(decoder, weights, f"{block}self_attn.{part}_proj", inputs)
+        projected = _linear(model, f"{block}self_attn.{part}_proj", inputs)
         parts[part] = [array.reshape(len(array), count, decoder.head_dim) for array in projected]
         name = f"self_attn.{part}_norm"
         if f"{block}{name}.weight" in decoder.required_shapes():
@@ -83,20 +115,18 @@ def _attended(
         _attention(_rotated(queries, *turn), _rotated(keys, *turn), values)
         for queries, keys, values, turn in zip(parts["q"], parts["k"], parts["v"], turns, strict=True)
     ]
-    added = _linear(decoder, weights, f"{block}self_attn.o_proj", mixed)
+    added = _linear(model, f"{block}self_attn.o_proj", mixed)
     return [state + more for state, more in zip(states, added, strict=True)]
 
 
-def _fed_forward(
-    decoder: Decoder, weights: Weights, block: str, states: Sequence[Floats], epsilon: float
-) -> list[Floats]:
+def _fed_forward(model: _Model, block: str, states: Sequence[Floats]) -> list[Floats]:
     """Add what the feed-forward part says to every row's states (T, H)."""
-    norm = _load(weights, f"{block}post_attention_layernorm.weight")
-    inputs = [_rms(state, norm, epsilon) for state in states]
-    gates = _linear(decoder, weights, f"{block}mlp.gate_proj", inputs)
-    ups = _linear(decoder, weights, f"{block}mlp.up_proj", inputs)
+    norm = _load(model.weights, f"{block}post_attention_layernorm.weight")
+    inputs = [_rms(state, norm, model.epsilon) for state in states]
+    gates = _linear(model, f"{block}mlp.gate_proj", inputs)
+    ups = _linear(model, f"{block}mlp.up_proj", inputs)
     inner = [gate / (1 + np.exp(-gate)) * up for gate, up in zip(gates, ups, strict=True)]
-    added = _linear(decoder, weights, f"{block}mlp.down_proj", inner)
+    added = _linear(model, f"{block}mlp.down_proj", inner)
     return [state + more for state, more in zip(states, added, strict=True)]
 
 
@@ -154,19 +184,23 @@ def _rms(state: Floats, weight: Floats, epsilon: float) -> Floats:
     return state / np.sqrt(np.mean(state * state, axis=-1, keepdims=True) + np.float32(epsilon)) * weight
 
 
-def _linear(decoder: Decoder, weights: Weights, module: str, inputs: Sequence[Floats]) -> list[Floats]:
-    matrix = _load(weights, f"{module}.weight")
-    outputs: list[Floats] = [array @ matrix.T for array in inputs]
-    if f"{module}.bias" not in decoder.required_shapes():
+def _linear(model: _Model, module: str, inputs: Sequence[Floats]) -> list[Floats]:
+    shapes = model.decoder.required_shapes()
+    outputs = model.multiply(f"{module}.weight", inputs, 0, shapes[f"{module}.weight"][0])
+    if f"{module}.bias" not in shapes:
         return outputs
-    bias = _load(weights, f"{module}.bias")
+    bias = _load(model.weights, f"{module}.bias")
     return [output + bias for output in outputs]
 
 
-def _embedded(weights: Weights, row: Sequence[int]) -> Floats:
+def _embedded(weights: Weights, row: Sequence[int], nudge: float) -> Floats:
     """Look up a row's embeddings (T, H)."""
     found = {token: weights.rows(EMBEDDING, token, token + 1).to_float32()[0] for token in set(row)}
-    return np.stack([found[token] for token in row])
+    states = np.stack([found[token] for token in row])
+    if not nudge:
+        return states
+    noise = np.random.default_rng(0).standard_normal(states.shape)
+    return (states * (1 + nudge * noise)).astype(np.float32)
 
 
 def _load(weights: Weights, name: str) -> Floats:

@@ -55,6 +55,11 @@ def token_type(text: str, kind: int, unknown: str | None) -> int:
     return int(gguf.TokenType.BYTE) if _BYTE.fullmatch(text) and kind == gguf.TokenType.NORMAL else kind
 
 
+def stored_text(text: str, kind: int) -> str:
+    """Spell a token as llama.cpp looks for it: tokens that are matched as they are, with real spaces."""
+    return text.replace(SPACE, " ") if kind == gguf.TokenType.USER_DEFINED else text
+
+
 def scores(tokens: Sequence[str], merges: Sequence[str]) -> tuple[float, ...]:
     """Turn the order of merges ("left right") into one score for each token."""
     ranks: dict[str, int] = {}

@@ -6,11 +6,11 @@ However large the model, only the blocks in flight are in memory, and nothing li
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
@@ -30,6 +30,8 @@ BLOCK_WEIGHTS = 2**19
 _FLOATS = (Kind.F32, Kind.F16, Kind.BF16)
 
 Progress = Callable[[int, int], None]
+_Piece = TypeVar("_Piece")
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def write_gguf(
     with path.open("r+b") as file, ThreadPoolExecutor(threads := threads or usable_threads()) as pool:
         file.seek(0, 2)
         size = 0
-        for block, packed in _in_order(pool, make, _blocks(source, plan), threads + 2):
+        for block, packed in in_order(pool, make, _blocks(source, plan), threads + 2):
             file.write(packed.data)
             size += packed.nbytes
             if block.last:
@@ -126,17 +128,14 @@ def _packed(source: Source, extra: Mapping[str, NDArray[np.float32]], block: _Bl
     return packed
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    make: Callable[[_Block], NDArray[Any]],
-    blocks: Iterator[_Block],
-    window: int,
-) -> Iterator[tuple[_Block, NDArray[Any]]]:
-    """Yield blocks and what was made of them in their order, never more than `window` of them under way."""
-    waiting: deque[tuple[_Block, Future[NDArray[Any]]]] = deque()
+def in_order(
+    pool: ThreadPoolExecutor, make: Callable[[_Piece], _Made], pieces: Iterable[_Piece], window: int
+) -> Iterator[tuple[_Piece, _Made]]:
+    """Yield pieces and what was made of them in their order, never more than `window` of them under way."""
+    waiting: deque[tuple[_Piece, Future[_Made]]] = deque()
     try:
-        for block in blocks:
-            waiting.append((block, pool.submit(make, block)))
+        for piece in pieces:
+            waiting.append((piece, pool.submit(make, piece)))
             if len(waiting) >= window:
                 first, future = waiting.popleft()
                 yield first, future.result()

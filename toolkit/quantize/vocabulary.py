@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ import tokenizers
 from toolkit.datasets.chat_template import FALLBACK_TEMPLATE
 from toolkit.datasets.tokenizer import Tokenizer
 from toolkit.errors import Problem, ToolkitError
+from toolkit.gguf_backend.model import LoadedModel
+from toolkit.gguf_backend.tokenizer import GgufTokenizer
+from toolkit.models import TOKENIZER_FILES
 from toolkit.quantize import sentencepiece
-from toolkit.quantize.pre_tokenizer import recognise
+from toolkit.quantize.pre_tokenizer import finish_vocabulary, recognise, vocabulary_file
 
 # GGUF has room for three ids that end generation: end of sequence, of turn, of message.
 _MAX_STOP_IDS = 3
@@ -38,7 +41,8 @@ class Vocabulary:
     swallows_space: whether the trained tokenizer loses a space at the start of a text (llama.cpp does not)
     unknown_id:    the token for what has none, if there is one
     templates:     further chat templates by name
-    stop_ids:      ids that end generation, the first being the end of sequence
+    stop_ids:      ids that end generation, the first being the end of sequence, three at most: all of them, but for
+                   those that llama.cpp knows by their spelling anyway, where there are more
     bos_id:        beginning of sequence; the end of sequence where the tokenizer has none (llama.cpp would assume id
                    11)
     nfc:           whether the trained tokenizer normalises its input (llama.cpp does not)
@@ -93,12 +97,13 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
 
     Raises ToolkitError gathering what GGUF or llama.cpp cannot express.
     """
-    path = folder / "tokenizer.json"
-    definition = json.loads(path.read_text("utf-8"))
+    path = next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), folder)
+    text = path.read_text("utf-8") if path.suffix == ".json" else tokenizer.definition
+    definition = json.loads(text)
     problems = _problems(definition, path)
     if problems:
         raise ToolkitError.gather(problems)
-    engine = tokenizers.Tokenizer.from_file(str(path))
+    engine = tokenizers.Tokenizer.from_str(text)
     tokens, types = _tokens(definition, rows, path)
     merges = tuple(merge if isinstance(merge, str) else " ".join(merge) for merge in definition["model"]["merges"])
     bare = engine.encode("a", add_special_tokens=False).ids
@@ -109,20 +114,21 @@ def read_vocabulary(folder: Path, tokenizer: Tokenizer, rows: int) -> Vocabulary
         "pad_id": tokenizer.pad_id,
         "adds_bos": marked != bare and marked[0] == tokenizer.bos_id,
         "adds_eos": marked != bare and marked[-1] == tokenizer.eos_id,
-        "chat_template": _chat_template(tokenizer),
+        "chat_template": stored_template(tokenizer),
         "templates": further_templates(folder),
         "nfc": _normaliser(definition) == "NFC",
     }
     if not sentencepiece.is_sentencepiece(definition):
-        return Vocabulary(tokens, types, merges, recognise(engine, definition, path), **common)
+        return _with_room(Vocabulary(tokens, types, merges, recognise(engine, definition, path), **common), folder)
     unknown = definition["model"].get("unk_token")
     unknown_id = None if unknown is None else engine.token_to_id(unknown)
     types = tuple(sentencepiece.token_type(text, kind, unknown) for text, kind in zip(tokens, types, strict=True))
+    tokens = tuple(sentencepiece.stored_text(text, kind) for text, kind in zip(tokens, types, strict=True))
     scores = sentencepiece.scores(tokens, merges)
     swallows = sentencepiece.swallows_space(definition)
     prefix = sentencepiece.recognise_space_prefix(tokenizer, tokens, types, scores, unknown_id, swallows, path)
     more = {"scores": scores, "space_prefix": prefix, "swallows_space": swallows, "unknown_id": unknown_id}
-    return Vocabulary(tokens, types, (), "default", **common, **more)
+    return _with_room(Vocabulary(tokens, types, (), "default", **common, **more), folder)
 
 
 def further_templates(folder: Path) -> tuple[tuple[str, str], ...]:
@@ -139,13 +145,43 @@ def further_templates(folder: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _stop_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Choose the ids to write: the end of sequence, the end of a turn, then what else there is room for."""
+    """Order the ids that end generation: the end of sequence, the end of a turn, then what else there is."""
     ordered = [tokenizer.eos_id, tokenizer.turn_end_id, *tokenizer.stop_ids]
-    return tuple(dict.fromkeys(token for token in ordered if token is not None))[:_MAX_STOP_IDS]
+    return tuple(dict.fromkeys(token for token in ordered if token is not None))
 
 
-def _chat_template(tokenizer: Tokenizer) -> str | None:
-    """Return the template that the model was trained with."""
+def _with_room(vocabulary: Vocabulary, where: Path) -> Vocabulary:
+    """Leave out the stop ids that llama.cpp knows by their spelling, where there are more than the format has room for.
+
+    Raises ToolkitError when even so too many are left: at some of them the file would not end.
+    """
+    first, *others = vocabulary.stop_ids
+    if len(others) < _MAX_STOP_IDS:
+        return vocabulary
+    with vocabulary_file() as path:
+        writer = gguf.GGUFWriter(path, "llama")
+        replace(vocabulary, stop_ids=(first,)).write(writer)
+        finish_vocabulary(writer)
+        model = LoadedModel(path, vocabulary_only=True)
+        try:
+            reader = GgufTokenizer(model)
+            unknown = [token for token in others if not reader.ends_generation(token)]
+        finally:
+            model.close()
+    if len(unknown) >= _MAX_STOP_IDS:
+        spelt = ", ".join(vocabulary.tokens[token] for token in (first, *unknown))
+        raise ToolkitError(
+            f"{len(unknown) + 1} tokens end generation, and GGUF has room for {_MAX_STOP_IDS}: {spelt}",
+            where=where,
+            hint="Take those that it never writes out of eos_token_id in generation_config.json",
+        )
+    room = _MAX_STOP_IDS - 1 - len(unknown)
+    named = {*unknown, *[token for token in others if token not in unknown][:room]}
+    return replace(vocabulary, stop_ids=(first, *(token for token in others if token in named)))
+
+
+def stored_template(tokenizer: Tokenizer) -> str | None:
+    """Return the template that the model was trained with, as a file holds it."""
     if tokenizer.chat_template == FALLBACK_TEMPLATE and not tokenizer.render([], add_generation_prompt=False):
         # The fallback asks for a beginning of text that this tokenizer does not use; in a GGUF file it would be
         # defined.

@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from toolkit.base_cache import NF4_LABEL
 from toolkit.errors import ToolkitError
 from toolkit.models import ModelFacts
 from toolkit.packed_folders import Put, pieces
 from toolkit.tensor_files import StoredTensor, TensorEntry, TensorSpec
 
-LABEL = "nf4-4bit-g64"
+LABEL = NF4_LABEL
 BLOCK, NESTED_BLOCK = 64, 256
 _STATE_BYTES = 256
 """Room for the JSON beside a weight, filled up with spaces: its length depends on the digits of a float."""

@@ -78,3 +78,16 @@ class RopeSettings:
     @property
     def _original_context(self) -> int:
         return int(self.options.get("original_max_position_embeddings") or self.context)
+
+
+def older_spelling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `rope_theta` and `rope_scaling` for a config.json that has `rope_parameters` alone.
+
+    mlx-lm's Qwen2 and Llama read the older keys and would take their defaults without a word.
+    """
+    settings = RopeSettings.read(config)
+    scaling = {key: value for key, value in settings.options.items() if key not in ("rope_theta", "type")}
+    scaling |= {"type": settings.kind, "rope_type": settings.kind}
+    if settings.kind in ("llama3", "yarn"):
+        scaling.setdefault("original_max_position_embeddings", settings.context)
+    return {"rope_theta": settings.base, "rope_scaling": None if settings.kind == "default" else scaling}
