@@ -1,13 +1,171 @@
-"""`toolkit dataset generate`: examples from a seed."""
+"""`toolkit dataset generate`: examples from a seed, from the toolkit's own generators or from a team's file."""
 
 from __future__ import annotations
 
-import click
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from toolkit.commands.evaluation_table import console_for_results
+from toolkit.datasets.generate.generation import (
+    OUT_SUFFIXES,
+    CategoryStatistics,
+    Shape,
+    check_out,
+    make_set,
+    read_counts,
+    write_set,
+)
+from toolkit.datasets.generate.generator import Generator
+from toolkit.datasets.generate.process import read_cycle
+from toolkit.datasets.generate.registry import generators, team_generators
 from toolkit.errors import ToolkitError
+
+_SHOWN_REJECTED = 3
+
+
+def _counts_help() -> str:
+    listed = ", ".join(f"{name}={generator.default_count}" for name, generator in generators().items())
+    return f"How many of a category; then only the named categories are made (repeatable). [default: {listed}]"
 
 
 @click.command("generate")
-def generate() -> None:
-    """Make examples from a seed."""
-    raise ToolkitError("toolkit dataset generate is not built yet")
+@click.option("--out", type=click.Path(path_type=Path), help=f"The file to write: {', '.join(OUT_SUFFIXES)}.")
+@click.option("--count", "counts", multiple=True, metavar="CATEGORY=N", help=_counts_help())
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Decides every example.")
+@click.option(
+    "--from",
+    "team_file",
+    type=click.Path(path_type=Path),
+    help="Make examples of your own terms, procedures, rules and tools (`toolkit dataset init` writes such a file). "
+    "[default: the toolkit's own categories]",
+)
+@click.option(
+    "--cycle",
+    type=click.Path(path_type=Path),
+    help="Stages of the process examples. [default: the OODATCAA cycle that ships]",
+)
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["records", "messages"]),
+    default="records",
+    show_default=True,
+    help="As instruction records (conversations only where tools are called), or all as conversations.",
+)
+@click.option("--dry-run", is_flag=True, help="Make everything, show counts and statistics, write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+def generate(
+    out: Path | None,
+    counts: tuple[str, ...],
+    seed: int,
+    team_file: Path | None,
+    cycle: Path | None,
+    shape: Shape,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """Make instruction data from a seed: the same seed and counts give the same bytes on every machine.
+
+    Without --from and --count the core set is made: all categories, within the counts that each is meant for.
+    """
+    if out is None and not dry_run:
+        raise ToolkitError(
+            "where to? No file is named", where="--out", hint="For example: --out examples.jsonl, or --dry-run"
+        )
+    if team_file is not None and cycle is not None:
+        raise ToolkitError(
+            "--cycle belongs to the toolkit's own categories", where="--cycle", hint="Leave out --from or --cycle"
+        )
+    available = team_generators(team_file) if team_file else generators(cycle=read_cycle(cycle) if cycle else None)
+    wanted = read_counts(counts, available)
+    if out is not None and not dry_run:
+        check_out(out, overwrite=overwrite)
+    statistics: dict[str, CategoryStatistics] = {}
+    with _progress(wanted) as advance:
+        records = make_set(available, wanted, seed, statistics, advance, _rejections())
+        written = sum(1 for _ in records) if dry_run or out is None else write_set(out, records, shape)
+    _show(statistics, available)
+    _warn_of_sizes(wanted, available)
+    click.echo(
+        f"nothing written (--dry-run): {written:,} examples" if dry_run else f"wrote {out}: {written:,} examples",
+        err=True,
+    )
+
+
+def _rejections() -> Callable[[str, str], None]:
+    """Return what tells of the first few candidates of each category that were not kept."""
+    told: dict[str, int] = {}
+
+    def tell(name: str, why: str) -> None:
+        told[name] = told.get(name, 0) + 1
+        if told[name] <= _SHOWN_REJECTED:
+            click.echo(f"{name}: left out: {why}", err=True)
+
+    return tell
+
+
+@contextmanager
+def _progress(wanted: Mapping[str, int]) -> Iterator[Callable[[str, int], None]]:
+    """Show a bar on stderr where that is a terminal; else a line for each category."""
+    total = sum(wanted.values())
+    if not sys.stderr.isatty():
+        seen: set[str] = set()
+
+        def line(name: str, done: int) -> None:
+            if name not in seen:
+                seen.add(name)
+                click.echo(f"making {wanted[name]:,} of {name}", err=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("making", total=total)
+        yield lambda name, done: progress.update(task, advance=done, description=name)
+
+
+def _show(statistics: Mapping[str, CategoryStatistics], available: Mapping[str, Generator]) -> None:
+    table = Table(title="examples by category; lengths in characters")
+    table.add_column("category")
+    for heading in (
+        "examples",
+        "keys",
+        "verified",
+        "left out",
+        "difficulty",
+        "question",
+        "answer",
+        "strict/moderate/flexible",
+    ):
+        table.add_column(heading, justify="right")
+    for name, one in statistics.items():
+        shares = "/".join(str(one.levels[level]) for level in ("strict", "moderate", "flexible"))
+        table.add_row(
+            name,
+            f"{one.count:,}",
+            f"{len(one.keys):,}",
+            f"{one.verified:,}",
+            f"{one.rejected:,}",
+            f"{one.difficulty / max(1, one.count):.2f}",
+            f"{one.asked / max(1, one.count):.0f}",
+            f"{one.answered / max(1, one.count):.0f}",
+            shares,
+        )
+    total = sum(one.count for one in statistics.values())
+    table.add_section()
+    table.add_row("all", f"{total:,}", *[""] * 7)
+    console_for_results().print(table)
+
+
+def _warn_of_sizes(wanted: Mapping[str, int], available: Mapping[str, Generator]) -> None:
+    for name, count in wanted.items():
+        low, high = available[name].count_range
+        if not low <= count <= high:
+            click.echo(f"note: {name} is meant for {low:,} to {high:,} examples", err=True)
