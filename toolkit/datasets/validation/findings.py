@@ -36,7 +36,7 @@ KINDS: dict[str, Kind] = {
     "bom": Kind("note", "byte-order mark", "It is passed over; save the file as UTF-8 without it"),
     "line-ends": Kind("note", "Windows line ends", "They are passed over; nothing to do"),
     "template": Kind("error", "the chat template refuses it", "Change the conversation, or use another model"),
-    "over-long": Kind("warning", "longer than the model's limit", "Shorten it, or raise --max-tokens and max_seq_tokens"),
+    "over-long": Kind("warning", "longer than the model's limit", "Shorten it, or raise max_seq_tokens"),
     "exact-duplicate": Kind("warning", "exact duplicate", "Take it out: toolkit dataset dedupe"),
     "near-duplicate": Kind("warning", "near duplicate", "Take it out: toolkit dataset dedupe"),
     "leak-text": Kind("error", "stands in two splits", "Split again: toolkit dataset split"),

@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from toolkit.datasets.schema import Example, Message
 
-# Operators count as words: `12 + 7` and `12 - 7` are different questions. Scripts without spaces give a word a character.
+# Operators count as words: `12 + 7` and `12 - 7` are different questions. Without spaces, a character is a word.
 _ASCII_WORDS = re.compile(r"[a-z0-9_]+|[-+*/=<>^%]")
 _WORDS = re.compile(
     "[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
