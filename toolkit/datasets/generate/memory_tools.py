@@ -1,8 +1,8 @@
 """The tools of a memory server as the memory examples use them, and a stand-in that executes them.
 
 The names and arguments are those of a memory with preservation levels: what is strict is never reworded, and deleting
-it needs a person. `MemoryStandIn` holds everything in two dicts, so its results follow from the calls alone; the examples
-take any other executor in its place.
+it needs a person. `MemoryStandIn` holds everything in two dicts, so its results follow from the calls alone; the
+examples take any other executor in its place.
 """
 
 from __future__ import annotations

@@ -35,9 +35,13 @@ class Places:
         self.file = file
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[tuple[int, Problem]] = []
+        # Where items of a top-level list were left out: the old places of those that stayed.
+        self.kept: dict[str | int, list[int]] = {}
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a value, or of the nearest thing around it."""
+        if len(path) > 1 and path[0] in self.kept and isinstance(path[1], int):
+            path = (path[0], self.kept[path[0]][path[1]], *path[2:])
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -55,7 +59,10 @@ class Places:
 
 
 def read_strict(path: Path | str, kind: type[Model], hint: str = "") -> tuple[Model | None, Places]:
-    """Read a file; return the model (None where the file does not fit it) and the places, problems included.
+    """Read a file; return the model and the places, problems included.
+
+    What does not fit is left out, so that the rest can be checked further and all mistakes be told at once; the model
+    is None where nothing is left. `Places.settled` raises when anything was wrong.
 
     hint: what to type for an example of such a file
 
@@ -73,7 +80,27 @@ def read_strict(path: Path | str, kind: type[Model], hint: str = "") -> tuple[Mo
     except ValidationError as error:
         for item in error.errors():
             _explain(item, kind, places)
-        return None, places
+        try:
+            return kind.model_validate(_sound_part(tree, error, places)), places
+        except ValidationError:
+            return None, places
+
+
+def _sound_part(tree: Mapping[str, Any], error: ValidationError, places: Places) -> dict[str, Any]:
+    """Return the tree without the items, or whole sections, that have an error."""
+    sound = dict(tree)
+    bad: dict[str | int, set[str | int]] = {}
+    for item in error.errors():
+        section, *rest = item["loc"]
+        bad.setdefault(section, set()).add(rest[0] if rest else "")
+    for section, items in bad.items():
+        value = sound.pop(str(section), None)
+        if isinstance(value, list) and "" not in items:
+            places.kept[section] = [index for index in range(len(value)) if index not in items]
+            sound[str(section)] = [value[index] for index in places.kept[section]]
+        elif isinstance(value, dict) and "" not in items:
+            sound[str(section)] = {name: inner for name, inner in value.items() if name not in items}
+    return sound
 
 
 def dotted(path: KeyPath) -> str:

@@ -126,14 +126,14 @@ def read_team(path: Path | str) -> Team:
 
 def _check(team: Team, places: Places) -> None:
     """Check what types cannot say: patterns, slots, doubles, arguments."""
-    if not (team.terms or team.procedures or team.rules or team.tools):
+    if not (places.problems or team.terms or team.procedures or team.rules or team.tools):
         places.add("nothing to make examples from: no terms, procedures, rules or tools", (), _INIT)
     for section, name in (("terms", "term"), ("procedures", "task"), ("rules", "name"), ("tools", "name")):
         seen: dict[str, int] = {}
         for index, item in enumerate(getattr(team, section)):
             value = getattr(item, name).casefold()
             if value in seen:
-                first = places.lines.get((section, seen[value], name), 1)
+                first = places.line((section, seen[value], name))
                 places.add(
                     f"{section}: {getattr(item, name)!r} is defined twice (first on line {first})",
                     (section, index, name),
