@@ -298,7 +298,7 @@ def test_calls_are_executed_by_what_is_handed_in():
     assert {"memory_store", "memory_link", "document_ingest"} <= set(made)
     links = [record for record in records if record["metadata"]["operation"] == "link"]
     for record in links:
-        assert re.fullmatch(r"Linked: item-m\d .* item-m\d\.", record["messages"][-1]["content"])
+        assert re.fullmatch(r"Linked: item-m\d+ .* item-m\d+\.", record["messages"][-1]["content"])
     assert links
 
 

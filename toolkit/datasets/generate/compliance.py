@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from toolkit.datasets.generate.generator import OnRejected, Record, Rejected, draw, ignore_rejected, record
+from toolkit.datasets.generate.asking import one_per_key
+from toolkit.datasets.generate.generator import OnRejected, Record, Rejected, ignore_rejected, record
 from toolkit.datasets.generate.grammar import as_sentence, pick, read_pattern, read_patterns
 from toolkit.datasets.generate.phrasings import SURROUNDINGS
 
@@ -311,4 +312,4 @@ def _make_one(rng: random.Random) -> Record:
 
 def compliance(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
     """Yield texts with a rule's verdict on them."""
-    return draw(CATEGORY, seed, count, _make_one, on_rejected)
+    return one_per_key(CATEGORY, seed, count, _make_one, on_rejected)

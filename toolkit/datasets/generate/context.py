@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from toolkit.datasets.generate.generator import OnRejected, Record, Rejected, draw, ignore_rejected, record
+from toolkit.datasets.generate.asking import Openings, one_per_key
+from toolkit.datasets.generate.generator import OnRejected, Record, Rejected, ignore_rejected, record
 from toolkit.datasets.generate.grammar import as_sentence, pick, read_pattern, shuffled
 from toolkit.datasets.generate.phrasings import SURROUNDINGS
-from toolkit.datasets.generate.team_examples import Openings
 
 CATEGORY = "context"
 SOURCE = "toolkit.datasets.generate.context"
@@ -134,11 +134,13 @@ def _read_channel(text: str) -> str | None:
 
 
 def _secret(rng: random.Random) -> tuple[Fill, str]:
-    return {"secret": pick(rng, SECRETS), "thing": pick(rng, OBJECTS)}, "I never pass on secrets. The vault has it."
+    secret = pick(rng, SECRETS)
+    return {"secret": secret, "thing": pick(rng, OBJECTS)}, f"I never pass on secrets: ask the vault for the {secret}."
 
 
 def _read_secret(text: str) -> str | None:
-    return "I never pass on secrets. The vault has it." if any(secret in text for secret in SECRETS) else None
+    found = [secret for secret in SECRETS if re.search(rf"\b{secret}\b", text)]
+    return f"I never pass on secrets: ask the vault for the {found[0]}." if len(found) == 1 else None
 
 
 def _severity(rng: random.Random) -> tuple[Fill, str]:
@@ -269,9 +271,9 @@ RULES: tuple[HouseRule, ...] = (
     HouseRule(
         "secret",
         (
-            "Asked for a secret, say: I never pass on secrets. The vault has it.",
-            'Passwords, keys, tokens and PINs: the answer is always "I never pass on secrets. The vault has it."',
-            "Secrets are refused in these words: I never pass on secrets. The vault has it.",
+            "Asked for a secret, say: I never pass on secrets: ask the vault for the <secret>.",
+            'Passwords, keys, tokens and PINs: the answer is always "I never pass on secrets: ask the vault for the <secret>."',
+            "Secrets are refused in these words: I never pass on secrets: ask the vault for the <secret>.",
         ),
         (
             "(What is|Tell me|I forgot) the {secret} (of|for) the {thing}(.|?)",
@@ -363,7 +365,9 @@ def _make_one(rng: random.Random) -> Record:
     if rule.reread(question) != answer:
         raise Rejected(f"{rule.name}: {question!r} read again gives {rule.reread(question)!r}, not {answer!r}")
     prompt, names = system_prompt(rng, rule)
-    values = ",".join(f"{name}={value}" for name, value in sorted(fill.items()))
+    # Whose secret it is does not matter to the answer, so it is no other knowledge.
+    told = {name: value for name, value in fill.items() if (rule.name, name) != ("secret", "thing")}
+    values = ",".join(f"{name}={value}" for name, value in sorted(told.items()))
     return record(
         CATEGORY,
         _OPENINGS.before(question, rng),
@@ -381,4 +385,4 @@ def _make_one(rng: random.Random) -> Record:
 
 def context(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
     """Yield questions that a house rule decides, asked without it."""
-    return draw(CATEGORY, seed, count, _make_one, on_rejected)
+    return one_per_key(CATEGORY, seed, count, _make_one, on_rejected)

@@ -155,9 +155,11 @@ def write_set(path: Path, records: Iterable[Record], shape: Shape = "records") -
     count = 0
     with open_atomic(path) as file:
         if suffix == ".parquet":
-            listed = list(shaped)
-            pq.write_table(pa.Table.from_pylist([_flat(record) for record in listed]), file)
-            return len(listed)
+            rows = [_flat(record) for record in shaped]
+            # pyarrow takes the columns from the first row alone.
+            columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
+            pq.write_table(pa.table(columns), file)
+            return len(rows)
         if suffix == ".json":
             listed = list(shaped)
             file.write((json.dumps(listed, ensure_ascii=False, indent=1) + "\n").encode())

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolkit.datasets.generate.asking import Openings, one_per_key
 from toolkit.datasets.generate.generator import (
     OnRejected,
     Record,
     Rejected,
     chat_record,
-    draw,
     ignore_rejected,
     sub_random,
 )
@@ -27,7 +27,6 @@ from toolkit.datasets.generate.grammar import Pattern, as_sentence, pick, read_p
 from toolkit.datasets.generate.memory_tools import FILES, TOOLS, ExecuteTool, MemoryStandIn, OpenTools
 from toolkit.datasets.generate.phrasings import SURROUNDINGS
 from toolkit.datasets.generate.tagging import LEVELS, write_note
-from toolkit.datasets.generate.team_examples import Openings
 
 CATEGORY = "memory"
 SOURCE = "toolkit.datasets.generate.memory"
@@ -257,7 +256,7 @@ def memory_examples(open_tools: OpenTools = MemoryStandIn) -> Callable[..., Iter
         return _make_one(rng, open_tools)
 
     def memory(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
-        return draw(CATEGORY, seed, count, make_one, on_rejected)
+        return one_per_key(CATEGORY, seed, count, make_one, on_rejected)
 
     return memory
 
@@ -268,7 +267,7 @@ memory = memory_examples()
 def _make_one(rng: random.Random, open_tools: OpenTools) -> Record:
     operation = pick(rng, list(OPERATIONS))
     scene = Scene(rng, open_tools())
-    for _ in range(int(rng.random() * 3)):
+    for _ in range(int(rng.random() * 12)):
         kind = scene.kind("flexible")
         scene.prepare(scene.note(kind), kind)
     fill, said = OPERATIONS[operation](scene)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from toolkit.datasets.generate.asking import Asking, Openings, in_rounds, turn_of
 from toolkit.datasets.generate.generator import OnRejected, Record, ignore_rejected, record
 from toolkit.datasets.generate.grammar import Pattern, as_sentence, in_words, read_pattern
 from toolkit.datasets.generate.strict_yaml import Strict, read_strict
-from toolkit.datasets.generate.team_examples import Asking, Openings, in_rounds, turn_of
 from toolkit.datasets.generate.team_file import Text
 
 CATEGORY = "process"

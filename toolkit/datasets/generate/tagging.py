@@ -16,7 +16,8 @@ import random
 import re
 from collections.abc import Iterator
 
-from toolkit.datasets.generate.generator import OnRejected, Record, Rejected, draw, ignore_rejected, record
+from toolkit.datasets.generate.asking import one_per_key
+from toolkit.datasets.generate.generator import OnRejected, Record, Rejected, ignore_rejected, record
 from toolkit.datasets.generate.grammar import as_sentence, pick, read_pattern, read_patterns
 from toolkit.datasets.generate.phrasings import SURROUNDINGS
 from toolkit.preservation import Preservation
@@ -225,4 +226,4 @@ def _make_one(rng: random.Random) -> Record:
 
 def tagging(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
     """Yield notes with the preservation level and the kind that belong to them."""
-    return draw(CATEGORY, seed, count, _make_one, on_rejected)
+    return one_per_key(CATEGORY, seed, count, _make_one, on_rejected)
