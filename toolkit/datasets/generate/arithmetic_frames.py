@@ -129,5 +129,7 @@ def closing(rng: random.Random, question: str, style: Style, extra: tuple[str, .
         return question, style
     if extra and chance(rng, 0.2):
         return f"{question} {pick(rng, extra)}", "places"
-    text, style = pick(rng, CLOSINGS)
-    return f"{question} {text}", style
+    text, asked = pick(rng, CLOSINGS)
+    if asked != "working" and ("How do" in question or "Show me" in question):
+        return question, style
+    return f"{question} {text}", asked

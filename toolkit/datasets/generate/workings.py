@@ -139,11 +139,8 @@ def _division(first: int, second: int) -> list[str]:
     whole, rest = divmod(a, b)
     if rest:
         quotient = Fraction(first, second)
-        return [
-            f"{b} × {whole} = {b * whole}",
-            f"{a} - {b * whole} = {rest}",
-            f"{first} ÷ {inside(second)} = {quotient}",
-        ]
+        taken_out = [f"{b} × {whole} = {b * whole}", f"{a} - {b * whole} = {rest}"] if whole else []
+        return [*taken_out, f"{first} ÷ {inside(second)} = {quotient}"]
     lines, left = [], a
     pieces = parts(whole)
     for piece in pieces:

@@ -120,9 +120,7 @@ def _claim(answer: str) -> Value:
         return None
     also = _ALSO.search(answer)
     numbers = _NUMBER.findall(answer[: also.start()] if also else answer)
-    if not numbers:
-        raise Unread(f"no number in {answer!r}")
-    claimed = _signed(numbers[-1])
+    claimed = _signed(_last(numbers, answer))
     if also and _signed(also[1]) != claimed:
         raise Unread(f"{answer!r} names two values")
     return claimed
@@ -135,10 +133,14 @@ def _signed(text: str) -> Fraction:
 
 def _false_statement(answer: str) -> str:
     for match in _EQUATION.finditer(answer):
-        sides = match.group().strip(" ,").split("=")
-        values = [_signed(side.strip()) if _NUMBER.fullmatch(side.strip()) else evaluate(side) for side in sides]
-        if len(set(values)) != 1:
-            return f"{match.group().strip(' ,')!r} does not hold"
+        written = match.group().strip(" ,")
+        sides = [side.strip() for side in written.split("=")]
+        try:
+            values = {_signed(side) if _NUMBER.fullmatch(side) else evaluate(side) for side in sides}
+        except ZeroDivisionError:
+            return f"{written!r} divides by zero"
+        if len(values) != 1:
+            return f"{written!r} does not hold"
     for left, sign, right in _RELATION.findall(answer):
         if (number(left) < number(right)) != (sign == "<") or number(left) == number(right):
             return f"{left} {sign} {right} does not hold"
@@ -160,10 +162,9 @@ def _remainder_fault(question: str, answer: str, a: int, b: int) -> str:
 
 def _fraction_form_fault(question: str, answer: str) -> str | None:
     """Check answers whose form matters as well as their value; None where the question asks for no such form."""
-    written = _NUMBER.findall(answer)
     if re.search(r"Simplify|lowest terms|Reduce the fraction|simplest form|Cancel", question):
         asked = _NUMBER.findall(question)[-1]
-        given = re.findall(rf"(?:=|is) ({_ONE})", answer)[-1]
+        given = _last(re.findall(rf"(?:=|is) ({_ONE})", answer), answer)
         top, bottom = (int(part) for part in f"{given}/1".split("/")[:2])
         by = re.search(r"(?:by|divide by) (\d+)", answer)
         factor = Fraction(int(asked.split("/")[0]), top)
@@ -171,12 +172,18 @@ def _fraction_form_fault(question: str, answer: str) -> str | None:
             return f"{asked} is not {given} in lowest terms"
         return ""
     if re.search(r"mixed number|whole number and a fraction|improper fraction|single fraction", question):
-        asked, given = _NUMBER.findall(question)[-1], written[-1]
+        asked, given = _NUMBER.findall(question)[-1], _last(_NUMBER.findall(answer), answer)
         wants_mixed = "improper" not in question and "single" not in question
         if _signed(asked) != _signed(given) or wants_mixed != (" " in given):
             return f"{asked} is not {given} in the form asked for"
         return ""
     return _comparison_fault(question, answer)
+
+
+def _last(found: list[str], answer: str) -> str:
+    if not found:
+        raise Unread(f"no number in {answer!r}")
+    return found[-1]
 
 
 def _comparison_fault(question: str, answer: str) -> str | None:
