@@ -39,7 +39,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def split_of(name: str) -> str | None:
-    """Return which split a file's own name says it is (`valid-00000.parquet` is validation), None where it is silent."""
+    """Return which split a file's own name says it is (`valid-00000.parquet`: validation), None where it is silent."""
     stem, _, _ = _shard(name.removesuffix(data_suffix(name)))
     return _SPLIT_OF.get(stem.lower())
 

@@ -36,9 +36,9 @@ def _duplicates(columns: Columns, clusters: Clusters, findings: Findings) -> Non
             repeated.add(index)
             findings.add("exact-duplicate", columns.where(index), f"the same as {columns.where(first)}")
     for pair in clusters.pairs:
-        if pair.second not in repeated:
-            what = f"{pair.jaccard:.0%} of its word trigrams are those of {columns.where(pair.first)}"
-            findings.add("near-duplicate", columns.where(pair.second), what)
+        if pair.index not in repeated:
+            what = f"{pair.jaccard:.0%} of its word trigrams are those of {columns.where(pair.other)}"
+            findings.add("near-duplicate", columns.where(pair.index), what)
 
 
 def _leaks_of(columns: Columns, column, kind: str, what: str, findings: Findings, leaked: set[int]) -> None:

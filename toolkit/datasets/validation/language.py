@@ -9,7 +9,8 @@ from typing import Any
 UNKNOWN = ""
 """Too short, or too little of a language: code, figures, names."""
 
-_CHARACTERS = 400
+_CHARACTERS = 240
+_WORDS, _LEAST_WORDS = 80, 8
 _LEAST_LETTERS = 60
 _LEAST_CONFIDENCE = 0.9
 _ENGLISH = frozenset(
@@ -22,7 +23,7 @@ def language_of(text: str, words: Sequence[str]) -> str:
     """Return the ISO 639-1 code of a text's language, or `UNKNOWN`.
 
     Args:
-        text: the first 400 characters are looked at.
+        text: the first 240 characters are looked at.
         words: the text's words, in lower case.
     """
     if (

@@ -33,14 +33,15 @@ _PAIRS_AT_ONCE = 1 << 18
 
 @dataclass(frozen=True)
 class NearPair:
-    """Two texts that are near duplicates.
+    """A text and the one that it is most like.
 
-    first, second: their indices, first < second
-    jaccard:       the true similarity of their trigram sets, 0..1
+    other:   index of the one
+    index:   index of the text
+    jaccard: the true similarity of their trigram sets, 0..1
     """
 
-    first: int
-    second: int
+    other: int
+    index: int
     jaccard: float
 
 
@@ -49,7 +50,8 @@ class Clusters:
     """Texts grouped by near duplication.
 
     root:  (N,) int64, the smallest index of the cluster that each text belongs to
-    pairs: what joined the clusters, one pair for each text that is not a root
+    pairs: one for each text that is not a root, in order, with the text of its cluster that it is most like (of those
+           that it was compared with); a chain of such pairs leads to the root
     """
 
     root: NDArray[np.int64]
@@ -112,23 +114,39 @@ class NearIndex:
     def clusters(self, threshold: float) -> Clusters:
         """Group texts that a chain of pairs with at least `threshold` Jaccard joins."""
         parent = list(range(len(self)))
-        pairs: list[NearPair] = []
+        joined: list[tuple[int, int, float]] = []
         if len(self) > 1:
             bands, signatures = np.concatenate(self._bands), np.concatenate(self._signatures)
             for band in range(_BANDS):
                 for first, second in _candidates(bands[:, band], signatures, threshold - _SLACK):
-                    self._join(first, second, threshold, parent, pairs)
+                    self._join(first, second, threshold, parent, joined)
         root = np.array([_find(parent, index) for index in range(len(self))], dtype=np.int64)
-        return Clusters(root, tuple(sorted(pairs, key=lambda pair: (pair.second, pair.first))))
+        return Clusters(root, _most_alike(joined, root))
 
-    def _join(self, first: int, second: int, threshold: float, parent: list[int], pairs: list[NearPair]) -> None:
+    def _join(
+        self, first: int, second: int, threshold: float, parent: list[int], joined: list[tuple[int, int, float]]
+    ) -> None:
         one, other = _find(parent, first), _find(parent, second)
         if one == other:
             return
         similarity = self.jaccard(first, second)
         if similarity >= threshold:
             parent[max(one, other)] = min(one, other)
-            pairs.append(NearPair(first, second, similarity))
+            joined.append((first, second, similarity))
+
+
+def _most_alike(joined: list[tuple[int, int, float]], root: NDArray[np.int64]) -> tuple[NearPair, ...]:
+    best: dict[int, NearPair] = {}
+    for first, second, similarity in joined:
+        for index, other in ((first, second), (second, first)):
+            pair = NearPair(other, index, similarity)
+            if root[index] != index and (index not in best or _rank(pair) > _rank(best[index])):
+                best[index] = pair
+    return tuple(best[index] for index in sorted(best))
+
+
+def _rank(pair: NearPair) -> tuple[float, bool, int]:
+    return pair.jaccard, pair.other < pair.index, -pair.other
 
 
 def _band_numbers(digests: NDArray[np.uint32]) -> NDArray[np.uint32]:
