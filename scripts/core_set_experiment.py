@@ -1,6 +1,7 @@
 """What the core set teaches nano: held-out accuracy by category before and after, and the system prompt made needless.
 
-    python -m scripts.core_set_experiment --data data/core [--steps 1200] [--name core-set] [--out docs/core-set]
+    python -m scripts.core_set_experiment --data data/core [--steps 1500] [--name core-set] [--out docs/core-set]
+    python -m scripts.core_set_experiment --prepare data/nano-with-tools      # only the model, to validate the set with
 
 `--data` holds `train.jsonl` and `valid.jsonl` (`make dataset` writes them). nano's own chat template writes no tools,
 so a copy of nano with one that does is trained and compared; its weights are the same. Every weight is trained, as in
@@ -11,7 +12,7 @@ Measured on the held-out examples, greedily, the copy before and after:
 - exact match of the whole answer, except for these:
 - tagging and compliance: the label, that is the first word (`strict, rule` -> strict; `violates: …` -> violates)
 - arithmetic, algebra, python: the last number of the answer is that of the reference (exact match stands beside it)
-- memory: the first call, name and arguments, in the model's own spelling
+- memory: the tool that the first call names (exact match there is the whole call, name and arguments)
 
 Context-window replacement: the same held-out questions of `context`, to the copy as it was *with* the system prompt
 (`metadata.system_prompt`) and to the trained one *without* it. Intervals are Wilson's at 95 %; differences are paired.
@@ -102,12 +103,19 @@ def same_number(answer: str, reference: str) -> bool:
     return answer.strip() == reference.strip() if wanted is None else last_number(answer) == wanted
 
 
+def same_tool(answer: str, reference: str) -> bool:
+    """Compare the tools that two calls name, as the template writes them."""
+    named = [re.match(r"call (\w+) ", text.strip()) for text in (answer, reference)]
+    return named[0] is not None and named[1] is not None and named[0][1] == named[1][1]
+
+
 SCORERS: Mapping[str, tuple[str, Judge]] = {
     "tagging": ("label", same_label),
     "compliance": ("label", same_label),
     "arithmetic": ("last number", same_number),
     "algebra": ("last number", same_number),
     "python": ("last number", same_number),
+    "memory": ("tool", same_tool),
 }
 
 
@@ -220,11 +228,15 @@ def main() -> None:
     """Train, measure, print and save the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/core"), help="folder with train.jsonl and valid.jsonl")
-    parser.add_argument("--steps", type=int, default=1200, help="optimizer updates of 32 examples")
+    parser.add_argument("--steps", type=int, default=1500, help="optimizer updates of 32 examples")
     parser.add_argument("--name", default="core-set", help="name of the run")
     parser.add_argument("--out", type=Path, help="save experiment.json and experiment.md in this folder")
     parser.add_argument("--trained", help="measure this run instead of training one")
+    parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="write the model that learns here, and stop")
     arguments = parser.parse_args()
+    if arguments.prepare is not None:
+        model_with_tools(arguments.prepare)
+        return
     folder = model_with_tools(runs_root() / "nano-with-tools")
     run = arguments.trained
     if run is None:

@@ -58,7 +58,7 @@ def test_an_existing_file_stays_unless_overwrite_is_given(tmp_path):
     out = tmp_path / "a.jsonl"
     out.write_text("mine\n")
     result = run("generate", "--out", out, *FEW)
-    assert result.exit_code == 2 and "exists already" in result.stderr and "--overwrite" in result.stderr
+    assert result.exit_code == 2 and "the file exists" in result.stderr and "--overwrite" in result.stderr
     assert out.read_text() == "mine\n"
     assert len(written(out, *FEW, "--overwrite")) == 36
 
@@ -134,8 +134,8 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     ("arguments", "message"),
     [
         ((), "--out: where to? No file is named. For example: --out examples.jsonl, or --dry-run"),
-        (("--out", "a.txt"), "a.txt: cannot tell which kind of file to write. Give the file one of these endings"),
-        (("--out", "."), ".: this is a folder. Name a file in it, such as examples.jsonl"),
+        (("--out", "a.txt"), "a.txt: the name does not say which kind of file to write"),
+        (("--out", "."), ".: the name does not say which kind of file to write"),
         (("--dry-run", "--from", "none.yaml"), "none.yaml: cannot be read: No such file or directory"),
         (("--dry-run", "--cycle", "none.yaml"), "none.yaml: cannot be read: No such file or directory"),
         (("--dry-run", "--from", "a", "--cycle", "b"), "--cycle belongs to the toolkit's own categories"),

@@ -13,18 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from toolkit.commands.evaluation_table import console_for_results
-from toolkit.datasets.generate.generation import (
-    OUT_SUFFIXES,
-    CategoryStatistics,
-    Shape,
-    check_out,
-    make_set,
-    read_counts,
-    write_set,
-)
+from toolkit.datasets.generate.generation import CategoryStatistics, Shape, as_messages, make_set, read_counts
 from toolkit.datasets.generate.generator import Generator
 from toolkit.datasets.generate.process import read_cycle
 from toolkit.datasets.generate.registry import generators, team_generators
+from toolkit.datasets.writing import check_output, write_records
 from toolkit.errors import ToolkitError
 
 _SHOWN_REJECTED = 3
@@ -36,7 +29,11 @@ def _counts_help() -> str:
 
 
 @click.command("generate")
-@click.option("--out", type=click.Path(path_type=Path), help=f"The file to write: {', '.join(OUT_SUFFIXES)}.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file to write: .jsonl, .jsonl.gz, .json or .parquet. [required, but for --dry-run]",
+)
 @click.option("--count", "counts", multiple=True, metavar="CATEGORY=N", help=_counts_help())
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Decides every example.")
 @click.option(
@@ -86,11 +83,12 @@ def generate(
     available = team_generators(team_file) if team_file else generators(cycle=read_cycle(cycle) if cycle else None)
     wanted = read_counts(counts, available)
     if out is not None and not dry_run:
-        check_out(out, overwrite=overwrite)
+        check_output(out, overwrite=overwrite)
     statistics: dict[str, CategoryStatistics] = {}
     with _progress(wanted) as advance:
         records = make_set(available, wanted, seed, statistics, advance, _rejections())
-        written = sum(1 for _ in records) if dry_run or out is None else write_set(out, records, shape)
+        shaped = map(as_messages, records) if shape == "messages" else records
+        written = sum(1 for _ in shaped) if dry_run or out is None else write_records(out, shaped)
     _show(statistics, available)
     _warn_of_sizes(wanted, available)
     click.echo(

@@ -216,5 +216,5 @@ def test_a_missing_file_and_one_in_another_encoding_are_named(tmp_path):
 
 def test_the_core_sets_own_file_is_such_a_file():
     team = read_team(CORE_TEAM)
-    assert len(team.terms) == 40 and len(team.procedures) == 32
+    assert len(team.terms) == 30 and len(team.procedures) == 24
     assert {item.family for item in team.procedures} == {"error handling", "tool usage", "commits", "debugging"}

@@ -54,6 +54,12 @@ def test_every_record_carries_its_metadata_and_is_read_as_an_example(name):
             assert text.strip() and not re.search(r"\{[a-z_]+\}|  |\( | \)|\|", text), text
 
 
+def test_no_key_comes_twice_where_examples_are_drawn():
+    for name in ("context", "tagging", "compliance", "memory"):
+        keys = [record["metadata"]["key"] for record in RECORDS[name]]
+        assert len(set(keys)) == len(keys), name
+
+
 def test_one_question_never_has_two_answers():
     answers = defaultdict(set)
     for records in RECORDS.values():
@@ -128,6 +134,13 @@ def test_amounts_tickets_and_channels_follow_from_the_question():
                 seen += 1
                 assert record["output"] == f"Please ask in #{channel}."
     assert seen > 5
+
+
+def test_both_readings_agree_on_every_candidate():
+    why: list[str] = []
+    for name in ("context", "tagging", "compliance", "memory"):
+        list(GENERATORS[name].make(3, 200, why.append))
+    assert why == []
 
 
 def test_a_question_that_reads_otherwise_is_left_out(monkeypatch):

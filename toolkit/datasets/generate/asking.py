@@ -13,7 +13,7 @@ from toolkit.datasets.generate.grammar import Pattern, as_sentence, pick, read_p
 from toolkit.datasets.generate.phrasings import OPENINGS, SURROUNDINGS
 
 Subject = TypeVar("Subject")
-OPENING_SHARE = 0.5
+OPENING_SHARE = 0.25
 """The share of questions that something stands before."""
 
 _STALE_ROUNDS = 20

@@ -1,28 +1,19 @@
-"""Making a set: which categories, how many of each, from which seed, into which file."""
+"""Making a set: which categories, how many of each, from which seed."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from toolkit.atomic_files import open_atomic, write_failed
 from toolkit.datasets.generate.generator import Generator, Record
-from toolkit.datasets.lines import data_suffix
 from toolkit.errors import Problem, ToolkitError
 
 Shape = Literal["records", "messages"]
 """`records`: as each generator makes them; `messages`: every record as a conversation."""
-
-OUT_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 
 
 @dataclass
@@ -127,73 +118,3 @@ def as_messages(record: Record) -> Record:
     asked, answered = question_and_answer(record)
     turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return {"messages": turns, "metadata": record["metadata"]}
-
-
-def check_out(path: Path, *, overwrite: bool) -> None:
-    """Raise ToolkitError when a set cannot be written to `path`: an unknown kind of file, or it exists already."""
-    if path.is_dir():
-        raise ToolkitError("this is a folder", where=path, hint=f"Name a file in it, such as {path / 'examples.jsonl'}")
-    if data_suffix(path.name) not in OUT_SUFFIXES:
-        hint = f"Give the file one of these endings: {', '.join(OUT_SUFFIXES)}"
-        raise ToolkitError("cannot tell which kind of file to write", where=path, hint=hint)
-    if path.exists() and not overwrite:
-        raise ToolkitError("exists already", where=path, hint="Choose another name, or give --overwrite to replace it")
-
-
-def write_set(path: Path, records: Iterable[Record], shape: Shape = "records") -> int:
-    """Write records in the form that the file's name says; return how many.
-
-    The file gets its name when all is written: an interruption leaves nothing behind. A packed file holds no time and
-    no name, so the same records give the same bytes. Raises JobFailed when the system refuses.
-    """
-    suffix = data_suffix(path.name)
-    shaped = map(as_messages, records) if shape == "messages" else records
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_failed(error, path) from error
-    count = 0
-    with open_atomic(path) as file:
-        if suffix == ".parquet":
-            rows = [_flat(record) for record in shaped]
-            # pyarrow takes the columns from the first row alone.
-            columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
-            pq.write_table(pa.table(columns), file)
-            return len(rows)
-        if suffix == ".json":
-            listed = list(shaped)
-            file.write((json.dumps(listed, ensure_ascii=False, indent=1) + "\n").encode())
-            return len(listed)
-        out = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) if suffix == ".jsonl.gz" else file
-        for record in shaped:
-            out.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
-            count += 1
-        if out is not file:
-            out.close()
-    return count
-
-
-def _flat(record: Record) -> Record:
-    """Return a record for Parquet, whose columns have one type: tools and arguments, which differ, as JSON text."""
-    flat = dict(record)
-    if "tools" in record:
-        flat["tools"] = json.dumps(record["tools"], ensure_ascii=False)
-    if "messages" in record:
-        flat["messages"] = [_flat_turn(turn) for turn in record["messages"]]
-    return flat
-
-
-def _flat_turn(turn: Record) -> Record:
-    if "tool_calls" not in turn:
-        return turn
-    calls = [
-        {
-            **call,
-            "function": {
-                **call["function"],
-                "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
-            },
-        }
-        for call in turn["tool_calls"]
-    ]
-    return {**turn, "tool_calls": calls}

@@ -36,6 +36,8 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "There is a (word|name) for this: {meaning} I forgot it. (Which one is it|What was it)?",
         "(Crossword|Quiz|Riddle) for the team: {meaning} The (answer|solution) is?",
         "What should I (write|say) instead of this long sentence? {meaning}",
+        "{meaning} (In one word|Our word), please?",
+        "(Somebody|A guest) described it so: {meaning} (What did they mean|Which term did they look for)?",
     ),
     "procedure.steps": (
         "How (do|should|would) (I|we|you) {task}?",
@@ -54,7 +56,9 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "I am about to {task}. (First|Opening|Initial) step?",
         "(Name|Tell me) only the first (step|thing|move) to {task}.",
         "(Step one|The very first step), please: {task}.",
-        "Before anything else, (what|which step) (is due|belongs) (to|when we) {task}?",
+        "When (I|we) {task}, (how|with what) does it (start|begin)?",
+        "The first step, (when|if) I {task}, is (which one|what)?",
+        "{task}: (where|how) to (start|begin)?",
     ),
     "procedure.next": (
         "I want to {task} and have done this: {step} What (comes|is|follows) next?",
@@ -62,6 +66,8 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "After the step '{step}', (how|in which way) do (I|we) go on to {task}?",
         "(We|Two of us) {task}; (the last line|what) we ticked off (was|is): {step} What (follows|is left to do now)?",
         "To {task}, which step (stands|comes) (right|directly) (behind|after) this one? {step}",
+        "{task}: {step} (Next|And now)?",
+        "(What do I do|What is to be done) after '{step}' when I {task}?",
         "Halfway: I {task}, and I just finished '{step}' (Continue|Go on|Tell me the next one).",
     ),
     "procedure.why": (
@@ -70,6 +76,8 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "(A customer|My manager|Someone new) asks why we {task} (so carefully|in that order). What (do I|should I) (say|answer)?",
         "(Give|Tell) me the (reason|argument) for our rule on how to {task}.",
         "We {task} (by fixed steps|in a fixed order). For what (reason|purpose)?",
+        "{task}: why (like that|in this order|these steps)?",
+        "For what reason do (I|we) {task} (this way|as the handbook says)?",
         "(I could do it faster|That looks slow): is there a reason for how we {task}?",
     ),
     "procedure.avoid": (
@@ -78,6 +86,8 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
         "(Warn|Caution) me before I {task}.",
         "I (will|am going to) {task}. Is there (a trap|something to avoid|a thing I must not do)?",
         "(Name|Tell me) the (one|single) thing that is forbidden when we {task}.",
+        "{task}: what (is forbidden|must not happen)?",
+        "Which (don't|taboo) (goes with it|comes with it) when I {task}?",
         "When we {task}, what (would get me into trouble|is off limits|is the classic blunder)?",
     ),
 }

@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from toolkit.atomic_files import write_atomic, write_failed
+from toolkit.datasets.generate.algebra import ALGEBRA
 from toolkit.datasets.generate.compliance import compliance
 from toolkit.datasets.generate.context import context
+from toolkit.datasets.generate.exact_arithmetic import ARITHMETIC
 from toolkit.datasets.generate.generator import Generator, Make, OnRejected, Record, ignore_rejected
 from toolkit.datasets.generate.memory import memory_examples
 from toolkit.datasets.generate.memory_tools import MemoryStandIn, OpenTools
@@ -37,15 +39,17 @@ def generators(*, cycle: Cycle | None = None, open_tools: OpenTools = MemoryStan
         return process(seed, count, on_rejected, cycle=cycle)
 
     listed = (
-        Generator("procedures", 640, (500, 1_000), "error handling, tool usage, commits, debugging", _procedures),
-        Generator("definitions", 360, (200, 500), '"42" and the words of a domain', _definitions),
-        Generator("context", 400, (200, 500), "a system prompt's rules, kept without the prompt", context),
+        Generator("procedures", 960, (500, 1_000), "error handling, tool usage, commits, debugging", _procedures),
+        Generator("definitions", 480, (200, 500), '"42" and the words of a domain', _definitions),
+        Generator("context", 480, (200, 500), "a system prompt's rules, kept without the prompt", context),
         Generator("tagging", 300, (100, 300), "strict, moderate or flexible, and which kind of note", tagging),
         Generator(
             "compliance", 300, (100, 300), "concept:, pattern: and definition: rules, kept or violated", compliance
         ),
-        Generator("process", 280, (100, 300), "the OODATCAA cycle: stages, agents, protocols", process_examples),
+        Generator("process", 300, (100, 300), "the OODATCAA cycle: stages, agents, protocols", process_examples),
         Generator("memory", 300, (100, 500), "calls of a memory's tools, executed", memory_examples(open_tools)),
+        ARITHMETIC,
+        ALGEBRA,
     )
     return {generator.name: generator for generator in listed}
 
