@@ -12,9 +12,10 @@ generator documents how it measures it, so figures compare within a category and
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,24 +95,44 @@ def draw(
     Raises:
         ToolkitError: the category has no more than the records yielded so far.
     """
+
+    def candidates() -> Iterator[Record | Rejected]:
+        for index in itertools.count():
+            try:
+                yield make_one(sub_random(seed, category, index))
+            except Rejected as reason:
+                yield reason
+
+    return keep_different(category, count, candidates(), on_rejected)
+
+
+def keep_different(
+    category: str, count: int, candidates: Iterable[Record | Rejected], on_rejected: OnRejected = ignore_rejected
+) -> Iterator[Record]:
+    """Yield the first `count` records with different ids among endless candidates.
+
+    Raises:
+        ToolkitError: many candidates in a row brought nothing new.
+    """
     seen: set[str] = set()
-    index = stale = 0
-    while len(seen) < count:
-        rng = sub_random(seed, category, index)
-        index += 1
+    stale = 0
+    if count < 1:
+        return
+    for candidate in candidates:
         stale += 1
         if stale > _STALE_DRAWS:
             raise exhausted(category, count, len(seen))
-        try:
-            made = make_one(rng)
-        except Rejected as reason:
-            on_rejected(str(reason))
+        if isinstance(candidate, Rejected):
+            on_rejected(str(candidate))
             continue
-        identity = made["metadata"]["id"]
-        if identity not in seen:
-            seen.add(identity)
-            stale = 0
-            yield made
+        identity = candidate["metadata"]["id"]
+        if identity in seen:
+            continue
+        seen.add(identity)
+        stale = 0
+        yield candidate
+        if len(seen) == count:
+            return
 
 
 def exhausted(category: str, asked: int, available: int) -> ToolkitError:
