@@ -29,14 +29,17 @@ def compare_examples(
 
 
 def _duplicates(columns: Columns, clusters: Clusters, findings: Findings) -> None:
+    """Add what repeats an earlier example of its own split; what repeats another split's is a leak."""
     repeated: set[int] = set()
     for alike in groups(numbers(columns.content)):
-        first = int(alike[0])
-        for index in alike[1:].tolist():
-            repeated.add(index)
-            findings.add("exact-duplicate", columns.where(index), f"the same as {columns.where(first)}")
+        firsts: dict[int, int] = {}
+        for index in alike.tolist():
+            first = firsts.setdefault(columns.split[index], index)
+            if first != index:
+                repeated.add(index)
+                findings.add("exact-duplicate", columns.where(index), f"the same as {columns.where(first)}")
     for pair in clusters.pairs:
-        if pair.index not in repeated:
+        if pair.index not in repeated and columns.split[pair.index] == columns.split[pair.other]:
             what = f"{pair.jaccard:.0%} of its word trigrams are those of {columns.where(pair.other)}"
             findings.add("near-duplicate", columns.where(pair.index), what)
 
