@@ -9,9 +9,9 @@ the demonstration.
 
 Measured on the held-out examples, greedily, the copy before and after:
 
-- exact match of the whole answer, except for these:
+- exact match of the whole answer, and beside it:
 - tagging and compliance: the label, that is the first word (`strict, rule` -> strict; `violates: …` -> violates)
-- arithmetic, algebra, python: the last number of the answer is that of the reference (exact match stands beside it)
+- arithmetic, algebra: the last number of the answer is that of the reference
 - memory: the tool that the first call names (exact match there is the whole call, name and arguments)
 
 Context-window replacement: the same held-out questions of `context`, to the copy as it was *with* the system prompt
@@ -114,7 +114,6 @@ SCORERS: Mapping[str, tuple[str, Judge]] = {
     "compliance": ("label", same_label),
     "arithmetic": ("last number", same_number),
     "algebra": ("last number", same_number),
-    "python": ("last number", same_number),
     "memory": ("tool", same_tool),
 }
 

@@ -15,6 +15,7 @@ from toolkit.datasets.generate.generator import Generator, Make, OnRejected, Rec
 from toolkit.datasets.generate.memory import memory_examples
 from toolkit.datasets.generate.memory_tools import MemoryStandIn, OpenTools
 from toolkit.datasets.generate.process import Cycle, process
+from toolkit.datasets.generate.python_basics import PYTHON
 from toolkit.datasets.generate.tagging import tagging
 from toolkit.datasets.generate.team_examples import TeamExamples
 from toolkit.datasets.generate.team_file import Team, read_team
@@ -50,6 +51,7 @@ def generators(*, cycle: Cycle | None = None, open_tools: OpenTools = MemoryStan
         Generator("memory", 300, (100, 500), "calls of a memory's tools, executed", memory_examples(open_tools)),
         ARITHMETIC,
         ALGEBRA,
+        PYTHON,
     )
     return {generator.name: generator for generator in listed}
 
