@@ -44,7 +44,7 @@ LEAKED = clean_records(1)[0]
 PLANTED: dict[str, Any] = {
     "unreadable": b'{"instruction": "Is this JSON?", "output": \n',
     "encoding": b'{"instruction": "Wo ist das B\xfcro?", "output": "Im ersten Stock."}\n',
-    "duplicate-key": b'{"instruction": "How many floors has the house?", "output": "Two floors.", "output": "Three floors."}\n',
+    "duplicate-key": b'{"instruction": "How many floors?", "output": "Two floors.", "output": "Three floors."}\n',
     "record": {"instruction": "Where is the answer?", "answer": "Under another name."},
     "empty": changed(SPARE[0], output="  "),
     "exact-duplicate": changed(clean_records(3)[2]),
@@ -62,7 +62,7 @@ PLANTED: dict[str, Any] = {
         output="Von zwölf Äpfeln gehen sieben weg, also bleiben fünf Äpfel übrig, die Anna behalten kann.",
     ),
     "as-an-ai": changed(SPARE[8], output="As an AI language model, I cannot buy apples. #### 1"),
-    "missing-context": changed(SPARE[9], instruction="Why did she leave?", output="According to the passage, she was late."),
+    "missing-context": changed(SPARE[9], instruction="Why did she go?", output="In the passage she is late."),
     "truncated": changed(SPARE[10], output="First she takes the eleven apples out of the basket and the"),
     "echo": changed(SPARE[11], output=f"{SPARE[11]['instruction']} The answer is 5."),
     "system-prompt": changed(SPARE[12], metadata__category="context", system="Answer in one word, always."),
@@ -148,7 +148,9 @@ def test_a_line_of_a_gigabyte_is_passed_over_in_bounded_memory(tmp_path: Path) -
 def test_a_byte_order_mark_and_windows_line_ends_are_noted_at_their_lines(tmp_path: Path, pack: Any) -> None:
     lines = [json.dumps(record).encode() for record in clean_records(4)]
     path = tmp_path / ("train.jsonl" if pack(b"") == b"" else "train.jsonl.gz")
-    path.write_bytes(pack(b"\xef\xbb\xbf" + lines[0] + b"\n" + lines[1] + b"\n" + lines[2] + b"\r\n" + lines[3] + b"\r\n"))
+    path.write_bytes(
+        pack(b"\xef\xbb\xbf" + lines[0] + b"\n" + lines[1] + b"\n" + lines[2] + b"\r\n" + lines[3] + b"\r\n")
+    )
     validation = judged(path)
     name = path.name
     assert (found(validation, "bom"), found(validation, "line-ends")) == ([f"{name}:1"], [f"{name}:3"])

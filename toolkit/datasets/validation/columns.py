@@ -69,11 +69,15 @@ def numbers(column: array) -> Numbers:
 
 
 def groups(column: Numbers, skip: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Yield the indices of each value that stands more than once, in their order; `skip` is no value."""
+    """Yield the indices of each value that stands more than once, in their order; `skip` is no value.
+
+    The value that stands first in the column comes first.
+    """
     order = np.argsort(column, kind="stable")
     ordered = column[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, dtype=np.int64)
     ends = np.r_[starts[1:], len(ordered)]
-    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-        if int(ordered[start]) != skip:
-            yield order[start:end]
+    several = (ends - starts > 1) & (ordered[starts] != np.uint64(skip))
+    starts, ends = starts[several], ends[several]
+    for place in np.argsort(order[starts], kind="stable"):
+        yield order[starts[place] : ends[place]]

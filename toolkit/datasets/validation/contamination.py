@@ -7,7 +7,7 @@ Runs that many questions share are phrases.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +42,8 @@ class EvaluationSet:
         runs, owner = whole_ngrams(number_words(questions), run_words)
         pairs = np.unique(np.stack([runs, owner.astype(np.uint64)]), axis=1)
         runs, owner = pairs[0], pairs[1].astype(np.int64)
-        _, first, counts = np.unique(runs, return_index=True, return_counts=True)
+        counts = np.unique(runs, return_counts=True)[1]
         rare = np.repeat(counts <= _PHRASE_QUESTIONS, counts)
-        assert len(first) == len(counts)
         self._runs, self._owner = runs[rare], owner[rare]
         self._totals = np.bincount(self._owner, minlength=len(questions))
 
@@ -66,23 +65,25 @@ class EvaluationSet:
 
     def find(
         self, texts: Sequence[Sequence[str]], prompts: Sequence[Sequence[str]], overlap: float
-    ) -> Iterator[tuple[int, str, float]]:
-        """Yield (index of the text, place of the question that it holds, share of the question's runs held).
+    ) -> list[tuple[int, str, float]]:
+        """Return (index of the text, place of the question that it holds, share of the question's runs held).
 
         Args:
             texts: whole examples, as words.
             prompts: their questions, as words.
             overlap: least share, 0..1.
         """
+        found: list[tuple[int, str, float]] = []
         for index, prompt in enumerate(prompts):
             question = self._short.get(" ".join(prompt)) if len(prompt) < self.run_words else None
             if question is not None:
-                yield index, self.places[question], 1.0
+                found.append((index, self.places[question], 1.0))
         runs, owner = whole_ngrams(number_words(texts), self.run_words)
         for text, question, count in zip(*self._hits(runs, owner), strict=True):
             share = float(count / self._totals[question])
             if share >= overlap:
-                yield int(text), self.places[question], share
+                found.append((int(text), self.places[question], share))
+        return sorted(found, key=lambda item: item[0])
 
     def _hits(self, runs: Numbers, owner: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
         """Return (text, question, number of different runs that both hold), one of each for every pair that meets."""
