@@ -119,30 +119,29 @@ def _groups(facts: _Facts, roots: NDArray[np.int64]) -> list[list[int]]:
 def _assign(
     members: Sequence[Sequence[int]], categories: Sequence[str | None], shares: Mapping[str, float], seed: int
 ) -> list[str]:
-    """Deal out groups category by category, the largest first, each to the split that lacks most of its share."""
-    names, total = list(shares), sum(shares.values())
+    """Deal out groups category by category, the largest first, each to the split that lacks most.
+
+    What a split lacks is counted over this category and all before it, so that what one category's whole groups leave
+    uneven the next one evens out.
+    """
+    total = sum(shares.values())
     drawn = permutation(len(members), seed, _DRAW).tolist()
-    order = sorted(drawn, key=lambda group: -len(members[group]))
-    sizes = {category: categories.count(category) for category in set(categories)}
-    filled: dict[tuple[str | None, str], int] = {}
-    placed: dict[str, int] = dict.fromkeys(names, 0)
+    strata: dict[str | None, list[int]] = {}
+    for group in sorted(drawn, key=lambda group: -len(members[group])):
+        strata.setdefault(categories[members[group][0]], []).append(group)
+    names = sorted(strata, key=lambda name: (name is None, name or ""))
+    placed: dict[str, int] = dict.fromkeys(shares, 0)
+    seen = 0
     split_of = [""] * len(categories)
-    for group in order:
-        indices = members[group]
-        category = categories[indices[0]]
-
-        def lacks(name: str, category: str | None = category) -> tuple[float, float]:
-            share = shares[name] / total
-            own = share * sizes[category] - filled.get((category, name), 0)
-            # Of equal lacks the one of all categories together decides, so that many small categories do not add up.
-            return round(own / share, 9), share * len(categories) - placed[name]
-
-        best = max(names, key=lacks)
-        filled[category, best] = filled.get((category, best), 0) + len(indices)
-        placed[best] += len(indices)
-        for index in indices:
-            split_of[index] = best
-    return _without_empty(split_of, members, names)
+    for name in names:
+        seen += sum(len(members[group]) for group in strata[name])
+        wanted = {split: share / total * seen for split, share in shares.items()}
+        for group in strata[name]:
+            best = max(shares, key=lambda split: round(wanted[split] - placed[split], 6))
+            placed[best] += len(members[group])
+            for index in members[group]:
+                split_of[index] = best
+    return _without_empty(split_of, members, list(shares))
 
 
 def _without_empty(split_of: list[str], members: Sequence[Sequence[int]], names: Sequence[str]) -> list[str]:
