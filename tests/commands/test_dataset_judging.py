@@ -29,14 +29,14 @@ def test_findings_are_printed_with_file_line_and_advice_and_the_exit_code_is_1(f
     assert f"{faulty}:5: metadata: difficulty is 4, not a number from 0 to 1. Scale it to 0 to 1" in lines
     assert f"{faulty}:13: exact-duplicate: the same as {faulty}:3. Take it out: toolkit dataset dedupe" in lines
     assert any(line.startswith(f"{faulty}:14: unreadable: invalid JSON") for line in lines)
-    assert "13 of 14 records can be trained on" in lines
+    assert "13 of 14 records could be read" in lines
     assert "broken: max_metadata_faults: 1, at most 0 asked for" in lines
 
 
 def test_a_clean_set_is_good_and_the_exit_code_is_0() -> None:
     ran = toolkit("dataset", "validate", EXCERPT, *GSM8K, "--max-tokens", "700")
     assert (ran.exit_code, ran.stderr) == (0, "")
-    assert "300 of 300 records can be trained on" in ran.stdout and "good: all" in ran.stdout
+    assert "300 of 300 records could be read" in ran.stdout and "good: all" in ran.stdout
 
 
 def test_json_holds_figures_thresholds_and_findings(faulty: Path) -> None:

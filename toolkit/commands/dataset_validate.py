@@ -62,7 +62,7 @@ def _print(judged: Validation, show: int) -> None:
         click.echo()
         click.echo(table([("found", "severity", "times"), *_rows(judged.findings)]))
         click.echo()
-    click.echo(f"{len(judged.columns):,} of {judged.records:,} records can be trained on")
+    click.echo(f"{len(judged.columns):,} of {judged.records:,} records could be read")
     broken = [check for check in judged.checks if not check.good]
     for check in broken:
         click.echo(f"broken: {check}")

@@ -36,6 +36,7 @@ KINDS: dict[str, Kind] = {
     "bom": Kind("note", "byte-order mark", "It is passed over; save the file as UTF-8 without it"),
     "line-ends": Kind("note", "Windows line ends", "They are passed over; nothing to do"),
     "template": Kind("error", "the chat template refuses it", "Change the conversation, or use another model"),
+    "no-tools": Kind("warning", "tools that this model cannot write", "Name a model made for tools, or leave it out"),
     "over-long": Kind("warning", "longer than the model's limit", "Shorten it, or raise max_seq_tokens"),
     "exact-duplicate": Kind("warning", "exact duplicate", "Take it out: toolkit dataset dedupe"),
     "near-duplicate": Kind("warning", "near duplicate", "Take it out: toolkit dataset dedupe"),

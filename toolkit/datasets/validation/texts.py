@@ -33,6 +33,12 @@ def prompt_of(example: Example) -> str:
     return "\n".join(message.content for message in _before_answer(example) if message.role != "system")
 
 
+def question_of(example: Example) -> str:
+    """Return the last thing that the user says before the last answer; empty where there is none."""
+    asked = [message.content for message in _before_answer(example) if message.role == "user"]
+    return asked[-1] if asked else ""
+
+
 def system_of(example: Example) -> str:
     """Return the system prompt, empty where there is none."""
     return example.messages[0].content if example.messages and example.messages[0].role == "system" else ""

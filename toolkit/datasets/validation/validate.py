@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,11 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from toolkit.config import DataConfig
-from toolkit.datasets.lines import read_values
-from toolkit.datasets.records import example_from_record
 from toolkit.datasets.schema import Example
 from toolkit.datasets.tokenizer import Tokenizer
-from toolkit.datasets.turns import render_with_spans
 from toolkit.datasets.validation.answers import judge_answer, quotes_system_prompt
 from toolkit.datasets.validation.columns import NO_NUMBER, Columns, numbers
 from toolkit.datasets.validation.comparing import compare_examples
@@ -26,6 +22,8 @@ from toolkit.datasets.validation.language import language_of
 from toolkit.datasets.validation.metadata import judge_metadata
 from toolkit.datasets.validation.near import NearIndex
 from toolkit.datasets.validation.personal import personal_data
+from toolkit.datasets.validation.reading import Reading
+from toolkit.datasets.validation.rendering import count_tokens
 from toolkit.datasets.validation.secrets import secrets_in
 from toolkit.datasets.validation.sources import SPLITS, Source, note_marks
 from toolkit.datasets.validation.texts import (
@@ -34,13 +32,13 @@ from toolkit.datasets.validation.texts import (
     number_of,
     opening_of,
     prompt_of,
+    question_of,
     system_of,
     template_of,
     words_of,
 )
 from toolkit.datasets.validation.thresholds import Check, Thresholds
 from toolkit.datasets.validation.verdict import check_thresholds
-from toolkit.errors import Problem, ToolkitError
 
 _BATCH = 256
 _KEPT_TEXTS = 4_000
@@ -125,7 +123,7 @@ class _Judge:
     def __init__(self, request: Request, near: NearIndex) -> None:
         self.request, self.near = request, near
         self.findings, self.columns = Findings(), Columns()
-        self.records = 0
+        self.reading = Reading(request.data, self.findings)
         limits = request.thresholds
         self.evaluation = (
             EvaluationSet(request.evaluation, request.data, limits.contamination_words) if request.evaluation else None
@@ -142,31 +140,12 @@ class _Judge:
         batch: list[tuple[Example, str]] = []
         for source in self.request.sources:
             note_marks(source.path, self.findings)
-            for example in self._examples(source):
+            for example in self.reading.examples(source):
                 batch.append((example, source.split))
                 if len(batch) == _BATCH:
                     yield batch
                     batch = []
         yield batch
-
-    def _examples(self, source: Source) -> Iterator[Example]:
-        problems: list[Problem] = []
-        for where, value in read_values(source.path, problems, unique_keys=True):
-            self._report(problems)
-            self.records += 1
-            try:
-                yield example_from_record(value, self.request.data, where)
-            except ToolkitError as error:
-                for problem in error.problems:
-                    self.findings.add(_record_kind(problem.what), problem.where or where, problem.what, problem.hint)
-        self._report(problems)
-
-    def _report(self, problems: list[Problem]) -> None:
-        for problem in problems:
-            kind = _reading_kind(problem.what)
-            self.records += kind != "duplicate-key"
-            self.findings.add(kind, problem.where, problem.what, problem.hint)
-        problems.clear()
 
     # ---- judging
 
@@ -202,7 +181,7 @@ class _Judge:
         columns.key.append(0 if example.key is None else number_of(example.key))
         identity = example.metadata.get("id")
         columns.identity.append(0 if identity is None else number_of(str(identity)))
-        template = template_of(prompt.rsplit("\n\n", 1)[-1] if len(example.messages) > 3 else prompt)
+        template = template_of(question_of(example))
         columns.template.append(self._kept(template))
         columns.opening.append(self._kept(opening_of(template)))
         columns.prompt_words.append(len(prompt_words))
@@ -234,31 +213,21 @@ class _Judge:
             add("system-prompt", where, "the answer quotes its system prompt", "Answer without repeating the rules")
         # As it was said, since the words of every turn count, not only those of the last.
         said = "\n".join(part for part in (system, prompt, answer) if part)
-        for name, value in dict(secrets_in(said)).items():
-            add("secret", where, f"{name}: {value}")
-        for name, value in dict(personal_data(said)).items():
-            add("personal-data", where, f"{name}: {value}")
+        for kind, things in (("secret", secrets_in(said)), ("personal-data", personal_data(said))):
+            named = dict(things)
+            if named:
+                add(kind, where, ", ".join(f"{name}: {value}" for name, value in named.items()))
 
     def _count_tokens(self, examples: list[Example]) -> None:
-        tokenizer = self.request.tokenizer
+        tokenizer, limit = self.request.tokenizer, self.request.max_tokens
         if tokenizer is None:
             self.columns.tokens.extend([0] * len(examples))
             return
-        counts = tokenizer.count_batch([self._rendered(example, tokenizer) for example in examples])
+        counts = count_tokens(examples, tokenizer, self.findings)
         self.columns.tokens.extend(counts)
-        limit = self.request.max_tokens
         for example, count in zip(examples, counts, strict=True):
             if limit is not None and count > limit:
                 self.findings.add("over-long", example.where, f"{count:,} tokens, {limit:,} at most are trained")
-
-    def _rendered(self, example: Example, tokenizer: Tokenizer) -> str:
-        if example.text is not None:
-            return example.text
-        try:
-            return render_with_spans(example.messages, tokenizer, example.tools).text
-        except ToolkitError as error:
-            self.findings.add("template", example.where, error.problems[0].what, error.problems[0].hint)
-            return ""
 
     def _compare_with_evaluation(self, places: list[str], texts: list[list[str]], prompts: list[list[str]]) -> None:
         assert self.evaluation is not None
@@ -276,12 +245,12 @@ class _Judge:
         diversity = measure_diversity(
             numbers(columns.content), numbers(columns.template), numbers(columns.opening), self.near.trigrams
         )
-        checks = check_thresholds(limits, self.findings, columns, self.records, diversity)
+        checks = check_thresholds(limits, self.findings, columns, self.reading.records, diversity)
         return Validation(
             findings=self.findings,
             checks=checks,
             columns=columns,
-            records=self.records,
+            records=self.reading.records,
             diversity=diversity,
             language=language,
             templates=self._commonest(numbers(columns.template)),
@@ -293,23 +262,3 @@ class _Judge:
         order = np.argsort(-counts, kind="stable")[:_MOST_SHOWN]
         best = [(self._texts.get(int(values[i]), ""), int(counts[i])) for i in order]
         return tuple(sorted((pair for pair in best if pair[0]), key=lambda pair: (-pair[1], pair[0]))[:count])
-
-
-def _reading_kind(what: str) -> str:
-    if what.startswith("the key "):
-        return "duplicate-key"
-    if "UTF-" in what:
-        return "encoding"
-    return "long-line" if what.startswith("the line is longer") else "unreadable"
-
-
-def _record_kind(what: str) -> str:
-    """Tell an example that holds nothing to learn from one that is malformed, by the reader's own words."""
-    nothing = ("nothing to learn", "is empty", "empty turn", "an empty text", "empty assistant turn")
-    return "empty" if any(words in what for words in nothing) else "record"
-
-
-def category_counts(columns: Columns) -> Counter[str]:
-    """Return how many examples each category has, those without one left out."""
-    names = columns.categories.all()
-    return Counter({names[number]: count for number, count in Counter(columns.category).items() if number >= 0})
