@@ -156,8 +156,9 @@ def test_report_figures_of_the_excerpt_are_those_that_counting_by_hand_gives() -
     lines = {name: (EXCERPT / f"{name}.jsonl").read_text("utf-8").splitlines() for name in ("train", "valid")}
     assert figures["splits"] == {"train": len(lines["train"]), "validation": len(lines["valid"])}
     questions = [json.loads(line)["question"] for line in (*lines["train"], *lines["valid"])]
-    words = [len(question.replace("$", " ").split()) for question in questions]
-    assert figures["lengths"]["prompt_words"]["mean"] == pytest.approx(np.mean(words), rel=0.03)
+    words = [len(question.split()) for question in questions]
+    assert figures["lengths"]["prompt_words"]["mean"] == pytest.approx(np.mean(words), abs=1e-4)
+    assert figures["lengths"]["prompt_words"]["median"] == np.median(words)
     assert figures["findings"] == {}
 
 

@@ -15,6 +15,7 @@ _WORDS = re.compile(
     "[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
     "|[^\\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+|[-+*/=<>^%\u2212\u00d7\u00f7]"
 )
+_UNSPACED = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _QUOTED = re.compile(r"\"[^\"\n]*\"|`[^`\n]*`|'[^'\n]{2,}'(?!\w)|“[^”\n]*”|```.*?```", re.DOTALL)
 _NUMBERS = re.compile(r"\d+(?:[.,:/]\d+)*")
 # A capitalised word behind a lower-case letter, a comma or the like: a name, not the beginning of a sentence.
@@ -26,6 +27,12 @@ def words_of(text: str) -> list[str]:
     """Return the words of a text in lower case, operators among them, other punctuation left out."""
     lower = text.lower()
     return (_ASCII_WORDS if lower.isascii() else _WORDS).findall(lower)
+
+
+def count_words(text: str) -> int:
+    """Count words as a person does: what stands between white space, or characters of a script without spaces."""
+    unspaced = 0 if text.isascii() else len(_UNSPACED.findall(text))
+    return len(text.split()) + unspaced
 
 
 def prompt_of(example: Example) -> str:

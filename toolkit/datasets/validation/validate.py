@@ -29,6 +29,7 @@ from toolkit.datasets.validation.sources import SPLITS, Source, note_marks
 from toolkit.datasets.validation.texts import (
     answer_of,
     content_number,
+    count_words,
     number_of,
     opening_of,
     prompt_of,
@@ -159,7 +160,7 @@ class _Judge:
             prompt_words, answer_words = words_of(prompt), words_of(answer)
             texts.append([*prompt_words, *answer_words])
             prompts.append(prompt_words or answer_words)
-            self._remember(example, split, prompt, prompt_words, answer_words)
+            self._remember(example, split, (prompt, prompt_words), (answer, answer_words))
             self._judge(example, prompt, answer, prompt_words, answer_words)
             self.columns.language.append(self.columns.languages.number(language_of(f"{prompt}\n{answer}", texts[-1])))
         self.near.add(texts)
@@ -168,9 +169,10 @@ class _Judge:
             self._compare_with_evaluation([example.where for example, _ in batch], texts, prompts)
 
     def _remember(
-        self, example: Example, split: str, prompt: str, prompt_words: list[str], answer_words: list[str]
+        self, example: Example, split: str, asked: tuple[str, list[str]], answered: tuple[str, list[str]]
     ) -> None:
-        columns = self.columns
+        """Put an example's numbers into the columns; `asked` and `answered` are texts with their words."""
+        columns, (prompt, prompt_words), (answer, answer_words) = self.columns, asked, answered
         columns.put_place(example.where)
         columns.split.append(columns.splits.number(split))
         columns.category.append(-1 if example.category is None else columns.categories.number(example.category))
@@ -184,8 +186,8 @@ class _Judge:
         template = template_of(question_of(example))
         columns.template.append(self._kept(template))
         columns.opening.append(self._kept(opening_of(template)))
-        columns.prompt_words.append(len(prompt_words))
-        columns.answer_words.append(len(answer_words))
+        columns.prompt_words.append(count_words(prompt))
+        columns.answer_words.append(count_words(answer))
         difficulty = example.metadata.get("difficulty")
         columns.difficulty.append(float(difficulty) if isinstance(difficulty, int | float) else NO_NUMBER)
 
