@@ -150,11 +150,35 @@ def test_refusals(tmp_path, monkeypatch, arguments, message):
 
 def test_help_says_what_every_option_does_and_its_default():
     text = " ".join(run("generate", "--help").stdout.split())
-    for option in ("--out", "--count", "--seed", "--from", "--cycle", "--format", "--dry-run", "--overwrite"):
+    for option in (
+        "--out",
+        "--count",
+        "--seed",
+        "--from",
+        "--cycle",
+        "--reasoning",
+        "--format",
+        "--dry-run",
+        "--overwrite",
+    ):
         assert option in text
     for name, generator in generators().items():
-        assert f"{name}={generator.default_count}" in text
+        assert (f"{name}={generator.default_count}" in text) == (generator.default_count > 0)
     assert "[default: 1;" in text and "[default: records]" in text
+
+
+def test_families_of_reasoning_gym_are_added_by_name_and_not_made_otherwise(tmp_path):
+    records = written(tmp_path / "a.jsonl", "--count", "tagging=3", "--reasoning", "gcd", "--reasoning", "lcm")
+    kinds = [record["metadata"]["kind"] for record in records[3:]]
+    assert len(kinds) == 40 and set(kinds) == {"gcd", "lcm"}
+    few = written(tmp_path / "b.jsonl", "--count", "reasoning=4", "--reasoning", "gcd")
+    assert [record["metadata"]["category"] for record in few] == ["reasoning"] * 4
+    assert "reasoning" not in generation.read_counts((), generators())
+    wrong = run("generate", "--dry-run", "--reasoning", "gdc", "--reasoning", "lcmm")
+    assert wrong.exit_code == 2 and wrong.stderr.splitlines() == [
+        "error: --reasoning gdc: no family named gdc. Did you mean gcd?",
+        "error: --reasoning lcmm: no family named lcmm. Did you mean lcm?",
+    ]
 
 
 def test_a_size_outside_what_a_category_is_meant_for_is_said():
@@ -187,7 +211,8 @@ def test_stages_of_ones_own_are_taken_by_cycle(tmp_path):
 
 def test_the_hash_seed_does_not_matter(tmp_path):
     digests = set()
-    counts = [word for name in generators() for word in ("--count", f"{name}=120" if name != "python" else "python=30")]
+    sizes = {name: 10 if name == "python" else 60 for name in generators() if name != "reasoning"}
+    counts = [word for name, size in sizes.items() for word in ("--count", f"{name}={size}")]
     for hash_seed in ("0", "4711"):
         out = tmp_path / f"{hash_seed}.jsonl"
         subprocess.run(

@@ -16,7 +16,8 @@ from toolkit.commands.evaluation_table import console_for_results
 from toolkit.datasets.generate.generation import CategoryStatistics, Shape, as_messages, make_set, read_counts
 from toolkit.datasets.generate.generator import Generator
 from toolkit.datasets.generate.process import read_cycle
-from toolkit.datasets.generate.registry import generators, team_generators
+from toolkit.datasets.generate.reasoning import FAMILIES
+from toolkit.datasets.generate.registry import FAMILY_COUNT, check_families, generators, team_generators
 from toolkit.datasets.writing import check_output, write_records
 from toolkit.errors import ToolkitError
 
@@ -24,7 +25,7 @@ _SHOWN_REJECTED = 3
 
 
 def _counts_help() -> str:
-    listed = ", ".join(f"{name}={generator.default_count}" for name, generator in generators().items())
+    listed = ", ".join(f"{name}={count}" for name, count in read_counts((), generators()).items())
     return f"How many of a category; then only the named categories are made (repeatable). [default: {listed}]"
 
 
@@ -49,6 +50,14 @@ def _counts_help() -> str:
     help="Stages of the process examples. [default: the OODATCAA cycle that ships]",
 )
 @click.option(
+    "--reasoning",
+    "families",
+    multiple=True,
+    metavar="FAMILY",
+    help=f"Add a family of the package reasoning-gym, {FAMILY_COUNT} examples of each (repeatable): "
+    f"{', '.join(FAMILIES)}. [default: none]",
+)
+@click.option(
     "--format",
     "shape",
     type=click.Choice(["records", "messages"]),
@@ -64,6 +73,7 @@ def generate(
     seed: int,
     team_file: Path | None,
     cycle: Path | None,
+    families: tuple[str, ...],
     shape: Shape,
     dry_run: bool,
     overwrite: bool,
@@ -76,12 +86,10 @@ def generate(
         raise ToolkitError(
             "where to? No file is named", where="--out", hint="For example: --out examples.jsonl, or --dry-run"
         )
-    if team_file is not None and cycle is not None:
-        raise ToolkitError(
-            "--cycle belongs to the toolkit's own categories", where="--cycle", hint="Leave out --from or --cycle"
-        )
-    available = team_generators(team_file) if team_file else generators(cycle=read_cycle(cycle) if cycle else None)
+    available = _available(team_file, cycle, families)
     wanted = read_counts(counts, available)
+    if families and "reasoning" not in wanted:
+        wanted["reasoning"] = available["reasoning"].default_count
     if out is not None and not dry_run:
         check_output(out, overwrite=overwrite)
     statistics: dict[str, CategoryStatistics] = {}
@@ -95,6 +103,16 @@ def generate(
         f"nothing written (--dry-run): {written:,} examples" if dry_run else f"wrote {out}: {written:,} examples",
         err=True,
     )
+
+
+def _available(team_file: Path | None, cycle: Path | None, families: tuple[str, ...]) -> dict[str, Generator]:
+    if team_file is None:
+        return generators(cycle=read_cycle(cycle) if cycle else None, families=check_families(families))
+    for option, given in (("--cycle", cycle), ("--reasoning", families)):
+        if given:
+            hint = f"Leave out --from or {option}"
+            raise ToolkitError(f"{option} belongs to the toolkit's own categories", where=option, hint=hint)
+    return team_generators(team_file)
 
 
 def _rejections() -> Callable[[str, str], None]:

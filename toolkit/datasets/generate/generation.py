@@ -43,13 +43,13 @@ class CategoryStatistics:
 
 
 def read_counts(texts: Sequence[str], available: Mapping[str, Generator]) -> dict[str, int]:
-    """Read `category=N` texts; without any, every category gets its own default.
+    """Read `category=N` texts; without any, every category that has a default gets it.
 
     Raises:
         ToolkitError: all texts that name no category (with the nearest one) or no whole number above 0, or one twice.
     """
     if not texts:
-        return {name: generator.default_count for name, generator in available.items()}
+        return {name: generator.default_count for name, generator in available.items() if generator.default_count}
     counts: dict[str, int] = {}
     problems: list[Problem] = []
     for text in texts:

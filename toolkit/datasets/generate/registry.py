@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
 from toolkit.atomic_files import write_atomic, write_failed
+from toolkit.datasets.generate import reasoning
 from toolkit.datasets.generate.algebra import ALGEBRA
 from toolkit.datasets.generate.compliance import compliance
 from toolkit.datasets.generate.context import context
@@ -16,24 +19,31 @@ from toolkit.datasets.generate.memory import memory_examples
 from toolkit.datasets.generate.memory_tools import MemoryStandIn, OpenTools
 from toolkit.datasets.generate.process import Cycle, process
 from toolkit.datasets.generate.python_basics import PYTHON
+from toolkit.datasets.generate.reasoning import FAMILIES, REASONING
 from toolkit.datasets.generate.tagging import tagging
 from toolkit.datasets.generate.team_examples import TeamExamples
 from toolkit.datasets.generate.team_file import Team, read_team
-from toolkit.errors import ToolkitError
+from toolkit.errors import Problem, ToolkitError
 
 CORE_TEAM = Path(__file__).with_name("core_team.yaml")
 NEW_TEAM = Path(__file__).with_name("new_team.yaml")
 TEAM_NAME = "team.yaml"
 CORE_SOURCE = "toolkit.datasets.generate.core_team"
+FAMILY_COUNT = 20
+"""Examples of each family of reasoning-gym that is asked for."""
+
 # A team's own file may be as small as one term and as large as it likes.
 _ANY_COUNT = (1, 1_000_000)
 
 
-def generators(*, cycle: Cycle | None = None, open_tools: OpenTools = MemoryStandIn) -> dict[str, Generator]:
+def generators(
+    *, cycle: Cycle | None = None, open_tools: OpenTools = MemoryStandIn, families: Sequence[str] = ()
+) -> dict[str, Generator]:
     """Return the generators by name, in the order in which a set is written.
 
     cycle: the stages of the process examples; default: the cycle that ships
     open_tools: what executes the calls of the memory examples; default: the stand-in
+    families: of reasoning-gym; with some the category `reasoning` is made by default, without it holds all families
     """
 
     def process_examples(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
@@ -52,8 +62,29 @@ def generators(*, cycle: Cycle | None = None, open_tools: OpenTools = MemoryStan
         ARITHMETIC,
         ALGEBRA,
         PYTHON,
+        _reasoning(families) if families else REASONING,
     )
     return {generator.name: generator for generator in listed}
+
+
+def check_families(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the families of reasoning-gym that are meant. Raises ToolkitError for all that there are not."""
+    problems = []
+    for name in names:
+        if name not in FAMILIES:
+            near = get_close_matches(name, FAMILIES, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"Families: {', '.join(FAMILIES)}"
+            problems.append(Problem(f"no family named {name}", f"--reasoning {name}", hint))
+    if problems:
+        raise ToolkitError.gather(problems)
+    return tuple(dict.fromkeys(names))
+
+
+def _reasoning(families: Sequence[str]) -> Generator:
+    def make(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
+        return reasoning.make(seed, count, on_rejected, families=families)
+
+    return replace(REASONING, default_count=FAMILY_COUNT * len(families), make=make)
 
 
 def team_generators(path: Path | str) -> dict[str, Generator]:
