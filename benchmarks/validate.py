@@ -7,9 +7,9 @@ The data are made: sentences of words drawn by Zipf's law, 1 % exact repetitions
 Each size is judged by `toolkit dataset validate` in a process of its own, on one thread.
 
 With --peer (a folder: pip install --target FOLDER --no-deps datasets datasketch xxhash dill multiprocess pandas) each
-round also runs the script that one would write with Hugging Face `datasets`, transformers and datasketch: load the file, drop what
-is empty, render the chat template and count tokens, find exact repetitions by a set, near ones by MinHash (128
-permutations of word trigrams) and LSH. The two take turns. Ours does all of its other checks meanwhile.
+round also runs the script that one would write with Hugging Face `datasets`, transformers and datasketch: load the
+file, drop what is empty, render the chat template and count tokens, find exact repetitions by a set, near ones by
+MinHash (128 permutations of word trigrams) and LSH. The two take turns. Ours does all of its other checks meanwhile.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ judged = validate(request)
 counts = judged.findings.counts
 print(json.dumps({"exact": counts["exact-duplicate"], "near": counts["near-duplicate"], "examples": len(judged.columns),
                   "tokens": sum(judged.columns.tokens),
-                  "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}))
+                  "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+                  }))
 """
 
 
