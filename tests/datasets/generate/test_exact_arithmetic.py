@@ -120,3 +120,9 @@ def test_brackets_are_written_only_where_the_order_needs_them() -> None:
     assert text(("×", ("+", -1, 2), -3)) == "(-1 + 2) × (-3)"
     assert text(("-", ("-", 9, 5), 2)) == "9 - 5 - 2"
     assert value(("÷", 7, ("-", 9, 5))) == Fraction(7, 4)
+
+
+def test_a_story_whose_two_formulas_agree_is_not_rejected() -> None:
+    told: list[str] = []
+    list(ARITHMETIC.make(1, 2_000, told.append))
+    assert told == []

@@ -224,3 +224,11 @@ def test_a_machine_too_slow_to_tell_is_an_error_and_not_an_example(monkeypatch: 
 
 def test_effort_counts_lines_and_their_indentation() -> None:
     assert effort_of("x = 1\nfor i in range(3):\n    x += i\n\nprint(x)") == 5
+
+
+def test_a_loop_without_end_is_ended_by_its_own_cpu_time() -> None:
+    before = os.times()
+    (outcome,) = run_programs(["while True: pass"])
+    after = os.times()
+    assert outcome.error == "time"
+    assert after.children_user - before.children_user < 1.0
