@@ -65,8 +65,10 @@ def _counts_help() -> str:
     show_default=True,
     help="As instruction records (conversations only where tools are called), or all as conversations.",
 )
-@click.option("--dry-run", is_flag=True, help="Make everything, show counts and statistics, write nothing.")
-@click.option("--overwrite", is_flag=True, help="Replace the file where it exists.")
+@click.option(
+    "--dry-run", is_flag=True, help="Make everything, show counts and statistics, write nothing. [default: write]"
+)
+@click.option("--overwrite", is_flag=True, help="Replace the file where it exists. [default: refuse]")
 def generate(
     out: Path | None,
     counts: tuple[str, ...],
