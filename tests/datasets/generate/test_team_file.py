@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from toolkit.config import DataConfig
 from toolkit.datasets.generate.registry import CORE_TEAM, NEW_TEAM, team_generators
@@ -194,6 +196,11 @@ START = "A commented file to begin with: toolkit dataset init"
          ["2: terms.1.b is empty. Leave it out, or write a text; a text with a comma needs quotes inside {…}",
           ]),
         ("team: a\nteam: b\nterms:\n  - {term: t, meaning: m}\n", ["2: team is given twice (first on line 1)"]),
+        ("terms: &a\n  - *a\n", ["1: a reference (*name) to a list or a mapping is not read. Write it out",
+                                "1: terms.1: expected `key: value` lines"]),
+        ("terms:\n  - {term: t, meaning: m}\nslots:\n  task: [a]\n  none: []\n",
+         ["4: slots.task: the toolkit fills {task} itself. Choose another name",
+          "5: slots.none: expected at least one value"]),
         (TOOL.format("call: {n: x, k: 1}, result: r, answer: a"),
          ["6: n is 'x'; expected integer", "6: t has no parameter k. Parameters: n, m", "6: the call leaves out m"]),
         (TOOL.format("call: {n: '1', m: b}, result: r, answer: (a|b)"),
@@ -204,6 +211,30 @@ START = "A commented file to begin with: toolkit dataset init"
 )  # fmt: skip
 def test_messages(tmp_path, text, lines):
     assert refusal(written(tmp_path, text)) == lines
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 40), st.sampled_from(["", "{", "}", "[a]", "x: y", "- ", "&a ", "*a", "(|", "\\", "'"])
+        )
+    )
+)
+def test_whatever_is_done_to_a_file_it_is_read_or_refused_in_words(tmp_path, changes):
+    lines = NEW_TEAM.read_text("utf-8").splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    for place, text in changes:
+        index = place % len(lines)
+        lines[index] = lines[index][: place // 2] + text + lines[index][place // 2 :]
+    place = written(tmp_path, "\n".join(lines) + "\n")
+    try:
+        generators = team_generators(place)
+    except ToolkitError as error:
+        assert all(problem.what and problem.where.startswith(str(place)) for problem in error.problems)
+        return
+    for generator in generators.values():
+        assert list(generator.make(1, 2))
 
 
 def test_a_missing_file_and_one_in_another_encoding_are_named(tmp_path):

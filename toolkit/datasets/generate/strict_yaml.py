@@ -35,6 +35,7 @@ class Places:
         self.file = file
         self.lines: dict[KeyPath, int] = {}
         self.problems: list[tuple[int, Problem]] = []
+        self.seen: set[int] = set()  # lists and mappings, by identity
         # Where items of a top-level list were left out: the old places of those that stayed.
         self.kept: dict[str | int, list[int]] = {}
 
@@ -130,6 +131,10 @@ def _tree(node: yaml.Node | None, path: KeyPath, places: Places) -> Any:
     places.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         return None if node.value == "" and node.style is None else node.value
+    if id(node) in places.seen:  # It may hold itself.
+        places.add("a reference (*name) to a list or a mapping is not read", path, "Write it out")
+        return None
+    places.seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         return [_tree(item, (*path, index), places) for index, item in enumerate(node.value)]
     values: dict[str, Any] = {}

@@ -34,6 +34,9 @@ FACETS: dict[str, tuple[str, ...]] = {
 """What is asked about a term or a procedure, and the slots that a phrasing of that question may use."""
 
 
+_TAKEN = {slot for slots in FACETS.values() for slot in slots}
+
+
 class Term(Strict):
     """A word with a meaning of its own. Asked: what it means, for an example, and for the word itself."""
 
@@ -128,6 +131,18 @@ def _check(team: Team, places: Places) -> None:
     """Check what types cannot say: patterns, slots, doubles, arguments."""
     if not (places.problems or team.terms or team.procedures or team.rules or team.tools):
         places.add("nothing to make examples from: no terms, procedures, rules or tools", (), _INIT)
+    _check_names(team, places)
+    for path, text, slots in _patterns(team, places):
+        _check_pattern(text, slots, path, places)
+    for path, case, also in _cases(team):
+        _check_case(case, also, path, places)
+    for number, tool in enumerate(team.tools):
+        for index, case in enumerate(tool.cases):
+            _check_call(tool, case, ("tools", number, "cases", index), places)
+
+
+def _check_names(team: Team, places: Places) -> None:
+    """Check that nothing is defined twice and that slots have names and values of their own."""
     for section, name in (("terms", "term"), ("procedures", "task"), ("rules", "name"), ("tools", "name")):
         seen: dict[str, int] = {}
         for index, item in enumerate(getattr(team, section)):
@@ -139,13 +154,11 @@ def _check(team: Team, places: Places) -> None:
                     (section, index, name),
                 )
             seen.setdefault(value, index)
-    for path, text, slots in _patterns(team, places):
-        _check_pattern(text, slots, path, places)
-    for path, case, also in _cases(team):
-        _check_case(case, also, path, places)
-    for number, tool in enumerate(team.tools):
-        for index, case in enumerate(tool.cases):
-            _check_call(tool, case, ("tools", number, "cases", index), places)
+    for name, values in team.slots.items():
+        if name in _TAKEN:
+            places.add(f"slots.{name}: the toolkit fills {{{name}}} itself", ("slots", name), "Choose another name")
+        if not values:
+            places.add(f"slots.{name}: expected at least one value", ("slots", name))
 
 
 def _patterns(team: Team, places: Places) -> Iterator[tuple[KeyPath, str, list[str]]]:
