@@ -134,6 +134,7 @@ PLANTED: list[tuple[str, str, str, str]] = [
     ("algebra", "Solve x² - 5x + 6 = 0.", "x = 2 or x = 3", "x = 2 or x = 3 or x = 4"),
     ("algebra", "Solve x² - 2x - 4 = 0.", "x = 1 + √5 or x = 1 - √5", "x = 1 + √6 or x = 1 - √6"),
     ("algebra", "Solve x² + 1 = 0. Work over the complex numbers.", "x = i or x = -i", "There is no real solution."),
+    ("algebra", "Solve 3x² = 19.", "x = √57/3 or x = -√57/3", "x = √19 or x = -√19"),
     ("algebra", "Solve x² + 1 = 0. Only real solutions count.", "There is no real solution.", "x = i or x = -i"),
     ("algebra", "Solve 2(t + 1) = 2t + 2.", "Every number solves it.", "There is no solution."),
     ("algebra", "Solve 2(t + 1) = 2t + 3.", "There is no solution.", "Every number solves it."),

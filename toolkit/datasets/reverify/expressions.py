@@ -34,7 +34,7 @@ FRACTIONS = Values(lambda number: number, _no_name, _no_name)
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _TOKEN = re.compile(
-    rf"\s*(?:(?P<mixed>\d+ \d+/\d+)|(?P<fraction>\d+/\d+)|(?P<whole>{_DIGITS})"
+    rf"\s*(?:(?P<root>√\d+)|(?P<mixed>\d+ \d+/\d+)|(?P<fraction>\d+/\d+)|(?P<whole>{_DIGITS})"
     r"|(?P<name>[a-z])|(?P<power>[²³])|(?P<mark>[-+×*÷/()√−]))"
 )
 _POWERS = {"²": 2, "³": 3}
@@ -99,7 +99,7 @@ class _Reader:
                     raise ZeroDivisionError
                 else:
                     total = total / factor
-            elif self._next()[0] == "name" or self._next()[1] in ("(", "√"):
+            elif self._next()[0] in ("name", "root") or self._next()[1] in ("(", "√"):
                 total = total * self.power()  # 3x, 2(x + 1), 5√2
             else:
                 return total
@@ -127,6 +127,8 @@ class _Reader:
             return self.values.number(Fraction(int(whole))) + self._ratio(part)
         if kind == "name":
             return self.values.name(text)
+        if kind == "root":  # √57/3 is a third of √57
+            return self.values.root(self.values.number(Fraction(int(text[1:]))))
         if text == "√":
             return self.values.root(self.atom())
         if text == "(":
