@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from toolkit.commands.evaluation_table import console_for_results
+from toolkit.commands.tables import table
 from toolkit.datasets.generate.generation import CategoryStatistics, Shape, as_messages, make_set, read_counts
 from toolkit.datasets.generate.generator import Generator
 from toolkit.datasets.generate.process import read_cycle
@@ -20,6 +19,7 @@ from toolkit.datasets.generate.reasoning import FAMILIES
 from toolkit.datasets.generate.registry import FAMILY_COUNT, check_families, generators, team_generators
 from toolkit.datasets.writing import check_output, write_records
 from toolkit.errors import ToolkitError
+from toolkit.preservation import PRESERVATION_LEVELS as LEVELS
 
 _SHOWN_REJECTED = 3
 
@@ -99,7 +99,7 @@ def generate(
         records = make_set(available, wanted, seed, statistics, advance, _rejections())
         shaped = map(as_messages, records) if shape == "messages" else records
         written = sum(1 for _ in shaped) if dry_run or out is None else write_records(out, shaped)
-    _show(statistics, available)
+    _show(statistics)
     _warn_of_sizes(wanted, available)
     click.echo(
         f"nothing written (--dry-run): {written:,} examples" if dry_run else f"wrote {out}: {written:,} examples",
@@ -149,37 +149,19 @@ def _progress(wanted: Mapping[str, int]) -> Iterator[Callable[[str, int], None]]
         yield lambda name, done: progress.update(task, advance=done, description=name)
 
 
-def _show(statistics: Mapping[str, CategoryStatistics], available: Mapping[str, Generator]) -> None:
-    table = Table(title="examples by category; lengths in characters")
-    table.add_column("category")
-    for heading in (
-        "examples",
-        "keys",
-        "verified",
-        "left out",
-        "difficulty",
-        "question",
-        "answer",
-        "strict/moderate/flexible",
-    ):
-        table.add_column(heading, justify="right")
+def _show(statistics: Mapping[str, CategoryStatistics]) -> None:
+    """Print what each category holds; the lengths are means in characters."""
+    rows = [
+        ("category", "examples", "keys", "verified", "left out", "difficulty", "question", "answer", "/".join(LEVELS))
+    ]
     for name, one in statistics.items():
-        shares = "/".join(str(one.levels[level]) for level in ("strict", "moderate", "flexible"))
-        table.add_row(
-            name,
-            f"{one.count:,}",
-            f"{len(one.keys):,}",
-            f"{one.verified:,}",
-            f"{one.rejected:,}",
-            f"{one.difficulty / max(1, one.count):.2f}",
-            f"{one.asked / max(1, one.count):.0f}",
-            f"{one.answered / max(1, one.count):.0f}",
-            shares,
-        )
-    total = sum(one.count for one in statistics.values())
-    table.add_section()
-    table.add_row("all", f"{total:,}", *[""] * 7)
-    console_for_results().print(table)
+        count = max(1, one.count)
+        figures = [one.count, len(one.keys), one.verified, one.rejected]
+        means = (f"{one.difficulty / count:.2f}", f"{one.asked / count:.0f}", f"{one.answered / count:.0f}")
+        levels = "/".join(f"{one.levels[level]:,}" for level in LEVELS)
+        rows.append((name, *(f"{figure:,}" for figure in figures), *means, levels))
+    rows.append(("all", f"{sum(one.count for one in statistics.values()):,}", *[""] * 7))
+    click.echo(table(rows))
 
 
 def _warn_of_sizes(wanted: Mapping[str, int], available: Mapping[str, Generator]) -> None:
