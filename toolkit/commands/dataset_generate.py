@@ -151,9 +151,8 @@ def _progress(wanted: Mapping[str, int]) -> Iterator[Callable[[str, int], None]]
 
 def _show(statistics: Mapping[str, CategoryStatistics]) -> None:
     """Print what each category holds; the lengths are means in characters."""
-    rows = [
-        ("category", "examples", "keys", "verified", "left out", "difficulty", "question", "answer", "/".join(LEVELS))
-    ]
+    head = ("category", "examples", "keys", "verified", "left out", "difficulty", "question", "answer")
+    rows: list[tuple[str, ...]] = [(*head, "/".join(LEVELS))]
     for name, one in statistics.items():
         count = max(1, one.count)
         figures = [one.count, len(one.keys), one.verified, one.rejected]
