@@ -33,7 +33,7 @@ from toolkit.datasets.generate.generator import Record, Rejected
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return list(ALGEBRA.make(1, 800))
+    return list(ALGEBRA.make(1, 500))
 
 
 def test_the_examples_of_a_seed_have_the_bytes_that_they_always_had(records: list[Record]) -> None:
@@ -48,7 +48,7 @@ def test_every_kind_of_problem_is_drawn_and_every_kind_of_solution(records: list
     assert counts.keys() == {
         "linear equation", "quadratic equation", "system of 2", "system of 3", "equation story",
     }  # fmt: skip
-    assert min(counts.values()) > 30
+    assert min(counts.values()) > 20
     answers = "\n".join(record["output"].lower() for record in records)
     for said in ("√", "i", "no real solution", "double", "no solution", "every number", "infinitely many", "/"):
         assert said in answers, said

@@ -26,7 +26,7 @@ from toolkit.errors import JobFailed
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return list(PYTHON.make(1, 250))
+    return list(PYTHON.make(1, 160))
 
 
 def _code(text: str) -> str:
@@ -47,7 +47,7 @@ def _executed(program: str) -> tuple[str, str]:
 def test_the_examples_of_a_seed_have_the_bytes_that_they_always_had(records: list[Record]) -> None:
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     assert (
-        hashlib.sha256(lines.encode()).hexdigest() == "9b0cbf2d92ba96cbd0d0d6e5038586c9ba0955028626054dc2a7ac98bcaec9f2"
+        hashlib.sha256(lines.encode()).hexdigest() == "8ff2d8eda24631ee8a2a560da2f92167627bca23c5a370535e9ef97af503016d"
     )
 
 
@@ -111,7 +111,7 @@ def test_a_wrong_solution_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = TASKS[0]._replace(solutions=("    return sum(numbers) + 1",))
     monkeypatch.setattr(python_basics, "TASKS", (wrong,))
     told: list[str] = []
-    kinds = {record["metadata"]["kind"] for record in PYTHON.make(1, 60, told.append)}
+    kinds = {record["metadata"]["kind"] for record in PYTHON.make(1, 40, told.append)}
     assert "function" not in kinds and len(told) > 3
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from toolkit.errors import JobFailed
 
 WORKER = Path(__file__).with_name("python_worker.py")
-CPU_SECONDS = 0.2
-"""User CPU time of one program; the programs of the data take a thousandth of that, or never end."""
+CPU_SECONDS = 0.1
+"""User CPU time of one program; the programs of the data take a hundredth of that, or never end."""
 WALL_SECONDS = 30.0
 MEMORY_BYTES = 256 * 2**20
 OUTPUT_BYTES = 20_000
