@@ -6,9 +6,10 @@ PYTHON ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q
+CORE := data/core
 
 .DEFAULT_GOAL := help
-.PHONY: help setup finetune accept-7b test test-all check format mutants bench docs clean
+.PHONY: help setup finetune dataset accept-7b test test-all check format mutants bench docs clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | while IFS='|' read -r name text; do \
@@ -23,6 +24,13 @@ $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 
 finetune: $(STAMP)  ## The demonstration: finetune, export to Q4_K_M, evaluate before and after (BACKEND=torch to insist)
 	@$(BIN)/python -m toolkit demo --backend $(BACKEND)
+
+dataset: $(STAMP)  ## The core set into data/core: generate, split 80/20, validate, report in docs/core-set
+	@$(BIN)/python -m scripts.core_set_experiment --prepare data/nano-with-tools
+	@$(BIN)/python -m toolkit dataset generate --seed 1 --out data/core-set.jsonl --overwrite
+	@$(BIN)/python -m toolkit dataset split data/core-set.jsonl --out $(CORE) --shares 80/20 --seed 1 --overwrite
+	@$(BIN)/python -m toolkit dataset validate $(CORE) --model data/nano-with-tools
+	@$(BIN)/python -m toolkit dataset report $(CORE) --model data/nano-with-tools --out docs/core-set --title 'The core set'
 
 accept-7b: $(STAMP)  ## Run once on a Mac or a CUDA machine: train, export and ask the 7B model, write a row of docs/benchmarks.md
 	@$(BIN)/python -m scripts.accept_7b

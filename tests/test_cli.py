@@ -21,10 +21,10 @@ def test_help_loads_no_framework_and_no_command() -> None:
         "import sys\nfrom toolkit.cli import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit as error:\n    assert error.code == 0\n"
         f"print('LOADED', [name for name in {FRAMEWORKS!r} if name in sys.modules],"
-        " [name for name in sys.modules if name.startswith('toolkit.commands')])"
+        " [name for name in sys.modules if name.startswith('toolkit.commands.')])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines()[-1] == "LOADED [] []"
+    assert ran.stdout.splitlines()[-1] == "LOADED [] ['toolkit.commands.lazy']"
 
 
 def test_help_of_finetune_loads_no_framework() -> None:

@@ -8,16 +8,22 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
 from toolkit import __version__
+from toolkit.commands.lazy import Entries, LazyGroup
 from toolkit.errors import ToolkitError
 
 INTERRUPTED = 130
+
+
+def _dataset() -> click.Command:
+    from toolkit.commands.dataset import dataset
+
+    return dataset
 
 
 def _finetune() -> click.Command:
@@ -93,8 +99,9 @@ def _doctor() -> click.Command:
 
 
 # Plain imports in functions rather than names of modules, so that import-linter sees every arrow.
-COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
+COMMANDS: Entries = {
     "init": ("Make a folder to begin with.", _init),
+    "dataset": ("Make, check and mix instruction data.", _dataset),
     "finetune": ("Teach a model your data.", _finetune),
     "evaluate": ("Measure what a model answers right.", _evaluate),
     "export": ("Write GGUF for llama.cpp and prove it.", _export),
@@ -109,32 +116,8 @@ COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
 }
 
 
-class Toolkit(click.Group):
-    """The group of all commands, loaded when they are needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order in which a newcomer meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        entry = COMMANDS.get(cmd_name)
-        return entry[1]() if entry else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or say which one may have been meant."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"Did you mean {near[0]}?" if near else f"Commands: {', '.join(COMMANDS)}"
-            raise ToolkitError(f"no such command: {args[0]}", hint=hint)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (text, _) in COMMANDS.items()])
+class Toolkit(LazyGroup):
+    """The group of all commands; the one place where an error ends as text and an exit code."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run a command; print errors as `error: …` lines on stderr and exit with their code."""
@@ -191,7 +174,9 @@ def _say(text: str) -> None:
     click.echo(" ".join(text.split("\n")), err=True)
 
 
-@click.group(cls=Toolkit, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=Toolkit, entries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="toolkit")
 @click.option("--debug", is_flag=True, help="Show where an error comes from (may stand behind any command).")
 def main(debug: bool) -> None:

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from toolkit.atomic_files import write_atomic
-from toolkit.config import FinetuneConfig, PretrainConfig
+from toolkit.config import PretrainConfig
 from toolkit.errors import Problem, ToolkitError
 from toolkit.recipes import Command, find_config
 
-AnyConfig = TypeVar("AnyConfig", FinetuneConfig, PretrainConfig)
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 # Options that exclude each other: a layer that sets one of them drops the other from the layers below.
 ALTERNATIVES = (("train.max_steps", "train.epochs"),)
 # Options that may name a file or a folder, and what they may be instead.

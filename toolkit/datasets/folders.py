@@ -38,6 +38,12 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
             yield path
 
 
+def split_of(name: str) -> str | None:
+    """Return which split a file's own name says it is (`valid-00000.parquet`: validation), None where it is silent."""
+    stem, _, _ = _shard(name.removesuffix(data_suffix(name)))
+    return _SPLIT_OF.get(stem.lower())
+
+
 def split_files(names: Sequence[str], where: str, choose: str) -> Files:
     """Return the files of each split, shards in order; `train` is always among them.
 

@@ -16,7 +16,9 @@ from toolkit.datasets.parquet import parquet_rows
 from toolkit.errors import Problem, ToolkitError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""A line longer than this is not an example; reading stops there, so that memory stays bounded."""
+"""A line longer than this is not an example; it is passed over in pieces, so that memory stays bounded."""
+
+_PIECE_BYTES = 1024 * 1024
 
 _LINE_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 _LIST_SUFFIXES = (".json", ".json.gz")
@@ -30,11 +32,12 @@ def data_suffix(name: str) -> str:
     return name[len(name) - len(suffix) :]
 
 
-def read_values(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
+def read_values(path: Path, problems: list[Problem], *, unique_keys: bool = False) -> Iterator[tuple[str, object]]:
     """Yield (`file:line`, decoded JSON value) and append what cannot be read to `problems`.
 
     A byte-order mark, Windows line ends and blank lines are accepted. `.json` holds one list, whose items are numbered
-    (or one object a line, like `.jsonl`). Of `.parquet` the rows are numbered.
+    (or one object a line, like `.jsonl`). Of `.parquet` the rows are numbered. With `unique_keys` a key that stands
+    twice in one object is a problem too (JSON leaves open which counts; Python takes the last and says nothing).
 
     Raises:
         ToolkitError: the file is missing, not a file, or of a kind that is not read.
@@ -44,9 +47,9 @@ def read_values(path: Path, problems: list[Problem]) -> Iterator[tuple[str, obje
     if suffix == ".parquet":
         yield from parquet_rows(path, problems)
     elif suffix in _LIST_SUFFIXES and not _holds_lines(path):
-        yield from _list_items(path, problems)
+        yield from _list_items(path, problems, unique_keys)
     else:
-        yield from _lines(path, problems)
+        yield from _lines(path, problems, unique_keys)
 
 
 def check_data_file(path: Path) -> None:
@@ -63,7 +66,8 @@ def check_data_file(path: Path) -> None:
         )
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_data(path: Path) -> IO[bytes]:
+    """Open a data file's own bytes, unpacked where it ends in `.gz`."""
     if path.suffix.lower() == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))  # noqa: SIM115 - the callers close it
     return path.open("rb")
@@ -72,9 +76,12 @@ def _open(path: Path) -> IO[bytes]:
 def _raw_lines(path: Path, problems: list[Problem]) -> Iterator[bytes]:
     """Yield lines with their ends, each cut after `MAX_LINE_BYTES` + 1 bytes."""
     try:
-        with _open(path) as file:
+        with open_data(path) as file:
             while raw := file.readline(MAX_LINE_BYTES + 1):
                 yield raw
+                rest = raw if len(raw) > MAX_LINE_BYTES else b""
+                while rest and not rest.endswith(b"\n"):
+                    rest = file.readline(_PIECE_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         problems.append(_unreadable(path, error))
 
@@ -95,7 +102,7 @@ def text_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, str]]
             raw = raw.removeprefix(b"\xef\xbb\xbf")
         if len(raw) > MAX_LINE_BYTES:
             problems.append(Problem(f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB", where))
-            return
+            continue
         try:
             yield number, raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -103,13 +110,13 @@ def text_lines(path: Path, problems: list[Problem]) -> Iterator[tuple[int, str]]
             problems.append(Problem(bad, where, "Save the file as UTF-8"))
 
 
-def _lines(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
+def _lines(path: Path, problems: list[Problem], unique_keys: bool) -> Iterator[tuple[str, object]]:
     for number, line in text_lines(path, problems):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
-            value = json.loads(line)
+            value = _decode(line, where, problems) if unique_keys else json.loads(line)
         except json.JSONDecodeError as error:
             hint = "One JSON object a line" if line.strip() in ("[", "{") else ""
             problems.append(Problem(f"invalid JSON: {error.msg} (column {error.colno})", where, hint))
@@ -117,6 +124,24 @@ def _lines(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
             problems.append(Problem(f"invalid JSON: {error}", where))
         else:
             yield where, value
+
+
+def _decode(text: str, where: str, problems: list[Problem]) -> object:
+    """Decode JSON and append a problem for every key that stands twice in one object."""
+    twice: dict[str, None] = {}
+
+    def build(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        built = dict(pairs)
+        if len(built) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice.update((name, None) for name in built if names.count(name) > 1)
+        return built
+
+    value = json.loads(text, object_pairs_hook=build)
+    problems.extend(
+        Problem(f"the key {name!r} stands twice in one object", where, "Keep one of the two") for name in twice
+    )
+    return value
 
 
 def _holds_lines(path: Path) -> bool:
@@ -132,9 +157,9 @@ def _holds_lines(path: Path) -> bool:
     return True
 
 
-def _list_items(path: Path, problems: list[Problem]) -> Iterator[tuple[str, object]]:
+def _list_items(path: Path, problems: list[Problem], unique_keys: bool) -> Iterator[tuple[str, object]]:
     try:
-        with _open(path) as file:
+        with open_data(path) as file:
             raw = file.read()
     except (OSError, EOFError, zlib.error) as error:
         problems.append(_unreadable(path, error))
@@ -142,7 +167,8 @@ def _list_items(path: Path, problems: list[Problem]) -> Iterator[tuple[str, obje
     if not raw.strip():
         return
     try:
-        values = json.loads(raw.decode("utf-8-sig"))
+        text = raw.decode("utf-8-sig")
+        values = _decode(text, str(path), problems) if unique_keys else json.loads(text)
     except UnicodeDecodeError:
         problems.append(Problem("not UTF-8", str(path), "Save the file as UTF-8"))
         return

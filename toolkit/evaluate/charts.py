@@ -65,7 +65,7 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]]) -> str:
             note = f"<title>step {point[0]:.0f}: validation loss {point[1]:.3f}</title>"
             parts.append(f'<circle class="series-2" cx="{x:.1f}" cy="{y:.1f}" r="4">{note}</circle>')
     parts.append(_end_labels([("training", smooth(training)), ("validation", validation)], place))
-    return _svg(CURVE_HEIGHT, "Loss by step", parts)
+    return svg(CURVE_HEIGHT, "Loss by step", parts)
 
 
 def _points(metrics: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
@@ -141,7 +141,7 @@ def exact_match_chart(rows: Sequence[EvaluationRow], headings: Mapping[str, str]
             parts.append(_whisker(row, targets.index(row.target) + 1, headings[row.target], across, y, right))
             y += ROW_STEP
         y += ROW_GAP
-    return _svg(int(bottom + 24), "Exact match by family", parts)
+    return svg(int(bottom + 24), "Exact match by family", parts)
 
 
 def _whisker(row: EvaluationRow, series: int, heading: str, across: Any, y: float, right: float) -> str:
@@ -156,6 +156,7 @@ def _whisker(row: EvaluationRow, series: int, heading: str, across: Any, y: floa
     )
 
 
-def _svg(height: int, title: str, parts: Sequence[str]) -> str:
+def svg(height: int, title: str, parts: Sequence[str]) -> str:
+    """Wrap drawn parts into a picture of the charts' width."""
     opening = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
     return opening + "".join(parts) + "</svg>"
