@@ -24,7 +24,7 @@ from toolkit.home import toolkit_home
 from toolkit.mcp_server.backups import create_private_file, write_backup
 from toolkit.mcp_server.migrations import APPLICATION_ID, MIGRATIONS, apply_migrations, file_version
 from toolkit.mcp_server.store_checks import find_faults
-from toolkit.mcp_server.store_errors import is_busy, require_sqlite, translated
+from toolkit.mcp_server.store_errors import is_busy, is_damage, require_sqlite, translated
 
 STORE_NAME = "memory.sqlite3"
 POLL_SECONDS = 0.05
@@ -249,8 +249,13 @@ class Store:
 
     def check(self) -> list[str]:
         """Look for damage: SQLite's own check, references, full text, and what belongs together. [] means healthy."""
-        with self.writing() as connection:  # the check of a full-text index is written as an insert
-            return find_faults(connection)
+        try:
+            with self.writing() as connection:  # the check of a full-text index is written as an insert
+                return find_faults(connection)
+        except JobFailed as error:
+            if is_damage(error.__cause__):  # too much of it to look any further
+                return [f"SQLite: {error.__cause__}"]
+            raise
 
     def close(self) -> None:
         """Close all connections, after a write that is under way. The store cannot be used afterwards."""

@@ -27,12 +27,7 @@ _BELONGS_TOGETHER = (
 
 def find_faults(connection: sqlite3.Connection) -> list[str]:
     """Return what is wrong with a memory file, at most MOST_FAULTS lines for each kind of check."""
-    found = [f"SQLite: {row[0]}" for row in connection.execute(f"PRAGMA integrity_check({MOST_FAULTS})")]
-    faults = [line for line in found if line != "SQLite: ok"]
-    faults += [
-        f"table {row[0]}, row {row[1]}: refers to a row of {row[2]} that is not there"
-        for row in connection.execute("PRAGMA foreign_key_check").fetchmany(MOST_FAULTS)
-    ]
+    faults = _faults_of_sqlite(connection)
     if faults:  # what is built on top would only repeat them
         return faults
     faults += _full_text_faults(connection)
@@ -41,6 +36,15 @@ def find_faults(connection: sqlite3.Connection) -> list[str]:
         faults += [f"{what}: {id_}" for id_ in ids]
     faults += _changed_texts(connection)
     return faults
+
+
+def _faults_of_sqlite(connection: sqlite3.Connection) -> list[str]:
+    found = [str(row[0]) for row in connection.execute(f"PRAGMA integrity_check({MOST_FAULTS})")]
+    references = connection.execute("PRAGMA foreign_key_check").fetchmany(MOST_FAULTS)
+    faults = [f"SQLite: {line}" for line in found if line != "ok"]
+    return faults + [
+        f"table {row[0]}, row {row[1]}: refers to a row of {row[2]} that is not there" for row in references
+    ]
 
 
 def _full_text_faults(connection: sqlite3.Connection) -> Iterator[str]:

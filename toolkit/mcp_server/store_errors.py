@@ -45,6 +45,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return result_code(error) in BUSY_CODES
 
 
+def is_damage(error: BaseException | None) -> bool:
+    """Say whether an error means that the file is damaged."""
+    return isinstance(error, sqlite3.Error) and result_code(error) == sqlite3.SQLITE_CORRUPT
+
+
 @contextmanager
 def translated(path: Path, busy_timeout_seconds: float) -> Iterator[None]:
     """Turn what SQLite refuses in the `with` block into ToolkitError; our own mistakes in SQL stay what they are."""
