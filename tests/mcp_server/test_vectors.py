@@ -21,7 +21,6 @@ from toolkit.mcp_server.vector_graph import manifest_path
 from toolkit.mcp_server.vector_index import VectorIndex
 from toolkit.mcp_server.vector_matrix import VectorMatrix, VectorRow
 
-
 OPENED: list[VectorIndex] = []
 
 
