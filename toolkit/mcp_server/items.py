@@ -104,6 +104,11 @@ class Draft:
     source: str | None = None
 
 
+def is_over(item: Item, now: datetime) -> bool:
+    """Say whether an item's time has come: nobody is shown it any more, though it may still have to be cleared away."""
+    return item.expires_at is not None and item.expires_at <= now
+
+
 def checked_draft(
     text: object, tags: object = (), metadata: object = None, source: object = None, *, where: str = ""
 ) -> Draft:

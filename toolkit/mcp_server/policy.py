@@ -63,6 +63,10 @@ class Decision:
     needs_person: bool = False
 
 
+class NeedsPerson(ToolkitError):
+    """The policy leaves it to people. What a model says of itself does not count."""
+
+
 class Policy:
     """The decisions that follow from a policy file.
 
@@ -133,14 +137,25 @@ class Policy:
             return tuple(asked) if asked is not None else always
         return tuple(dict.fromkeys((*always, *asked)))
 
-    def preservation_for(self, namespace: str, tags: Iterable[str], asked: Preservation | None) -> Decision:
-        """Say which level a new item gets. A level may be asked for; `strict` and the rules cannot be asked away."""
-        refused = self._namespace_decision(namespace)
+    def preservation_for(
+        self,
+        namespace: str,
+        tags: Iterable[str],
+        asked: Preservation | None,
+        *,
+        by_person: bool = False,
+        known: bool = False,
+    ) -> Decision:
+        """Say which level an item gets. A level may be asked for; `strict` and the rules cannot be asked away.
+
+        known: the item is there already, perhaps in a namespace of an earlier policy
+        """
+        refused = None if known else self._namespace_decision(namespace)
         if refused is not None:
             return refused
         kept = tuple(tags)
         level, rule, reason = self._default_level(namespace, kept)
-        if asked is not None and (level != "strict" or asked == "strict"):
+        if asked is not None and (level != "strict" or asked == "strict" or by_person):
             level, rule, reason = asked, "asked", f"{asked} was asked for"
         elif asked is not None:
             reason += f"; {asked} was asked for, but only a person may go below strict"
@@ -194,6 +209,19 @@ class Policy:
             reason = f"the item is {level}: {PRESERVATION_MEANINGS[level]}"
             return Decision(level, False, f"level {level}", reason, needs_person=could)
         return Decision(level, True, f"level {level}", f"{level} items allow it")
+
+    def require(self, operation: Operation, item: Item, *, by_person: bool = False) -> None:
+        """Raise ToolkitError unless something may be done to an item (NeedsPerson where a person could do it)."""
+        decision = self.may(operation, item, by_person=by_person)
+        if decision.allowed:
+            return
+        what, where = f"may not {operation} it: {decision.reason}", f"item {item.id}"
+        if not decision.needs_person:
+            raise ToolkitError(what, where=where)
+        if operation == "delete":
+            raise NeedsPerson(what, where=where, hint=f"Only a person can: toolkit mcp delete {item.id}")
+        hint = f"Store a new item and link it with this one; a person can delete it: toolkit mcp delete {item.id}"
+        raise NeedsPerson(what, where=where, hint=hint)
 
     def explain(
         self, namespace: str | None = None, tags: Sequence[str] = (), item: Item | None = None
