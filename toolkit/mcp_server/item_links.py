@@ -48,21 +48,23 @@ def move_links(connection: sqlite3.Connection, old_id: str, new_id: str) -> None
 
 
 def find_related(connection: sqlite3.Connection, item_id: str, depth: int) -> tuple[Related, ...]:
-    """Return the items up to `depth` links away, nearest first, each once, at most MAX_RELATED."""
-    seen, level = {item_id}, [item_id]
-    steps: list[tuple[Link, str, int]] = []
+    """Return the links up to `depth` steps away, nearest first, each with the item it leads to, at most MAX_RELATED."""
+    reached, level = {item_id}, [item_id]
+    steps: dict[Link, tuple[str, int]] = {}
     for distance in range(1, depth + 1):
         following = []
         for one in level:
             for link in _links_of(connection, one):
                 other = link.target_id if link.source_id == one else link.source_id
-                if other not in seen and len(steps) < MAX_RELATED:
-                    seen.add(other)
+                if link in steps or len(steps) == MAX_RELATED:
+                    continue
+                steps[link] = (other, distance)
+                if other not in reached:
+                    reached.add(other)
                     following.append(other)
-                    steps.append((link, other, distance))
         level = following
-    items = read_items(connection, [other for _, other, _ in steps])
-    return tuple(Related(link, items[other], distance) for link, other, distance in steps if other in items)
+    items = read_items(connection, sorted(reached))
+    return tuple(Related(link, items[other], distance) for link, (other, distance) in steps.items() if other in items)
 
 
 def _links_of(connection: sqlite3.Connection, item_id: str) -> list[Link]:

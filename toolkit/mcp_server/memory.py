@@ -65,7 +65,8 @@ class Memory(MemoryReader):
         self._keeper = Keeper(policy, search, now, new_id)
         self._indexer = indexer
 
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Say that there may be new passages to embed."""
         if self._indexer is not None:
             self._indexer.notify()
 
@@ -96,7 +97,7 @@ class Memory(MemoryReader):
             evicted = forgetting.evict_for(connection, self._policy, stored.item, self._now())
         if stored.outcome in ("exists", "merged"):
             self._note_uses([stored.item.id])
-        self._notify()
+        self.notify()
         more = f"; {len(evicted)} flexible items were evicted, by the namespace's budget" if evicted else ""
         return replace(stored, reason=stored.reason + more + note, evicted=tuple(gone.id for gone in evicted))
 
@@ -145,7 +146,7 @@ class Memory(MemoryReader):
                 return item
             written = rewrite_item(connection, item, wanted, Change("update", self._now(), by_person=by_person))
             self._link_same(connection, item, written)
-        self._notify()
+        self.notify()
         return written
 
     def _level_after(
@@ -185,7 +186,7 @@ class Memory(MemoryReader):
                 raise ToolkitError(what, where=f"item {item.id}", hint="To change the text, update the item")
             change = Change("condense", self._now(), by_person=by_person)
             written = rewrite_item(connection, item, replace(item, text=draft.text), change)
-        self._notify()
+        self.notify()
         return written
 
     def merge(self, ids: Iterable[str], text: str | None = None, *, by_person: bool = False) -> Item:
@@ -220,7 +221,7 @@ class Memory(MemoryReader):
             for other in others:
                 item_links.move_links(connection, other.id, first.id)
                 erase_item(connection, other, Change("merge", now, f"merged into {first.id}", by_person, first.id))
-        self._notify()
+        self.notify()
         return written
 
     def delete(self, item_id: str, *, by_person: bool = False) -> Item:

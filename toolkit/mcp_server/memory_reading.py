@@ -33,6 +33,15 @@ class MemoryReader:
         self._now = now
         self._uses = Uses()
 
+    @property
+    def policy(self) -> Policy:
+        """The policy that is asked."""
+        return self._policy
+
+    def now(self) -> datetime:
+        """Return the time by the memory's clock."""
+        return self._now()
+
     def get(self, item_id: str) -> Item:
         """Return an item; that counts as a use. Raises ToolkitError, with what became of it when it is gone."""
         with self._store.reading() as connection:
@@ -41,7 +50,7 @@ class MemoryReader:
         return item
 
     def related(self, item_id: str, depth: int = 1) -> tuple[Related, ...]:
-        """Return what an item is linked with, in either direction, nearest first, at most 100."""
+        """Return the links of an item in either direction and what they lead to, nearest first, at most 100."""
         if not 1 <= depth <= item_links.MAX_DEPTH:
             raise ToolkitError(f"depth is {depth}; it goes from 1 to {item_links.MAX_DEPTH}")
         with self._store.reading() as connection:
