@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.mcp_server.memories import NOON, Opened, counting_ids, open_memory
 from toolkit.errors import JobFailed, ToolkitError
+from toolkit.mcp_server.item_rows import Change, erase_item, rewrite_item
 from toolkit.mcp_server.items import MAX_TEXT_BYTES, Item
 from toolkit.mcp_server.memory import Memory
 from toolkit.mcp_server.policy import NeedsPerson, Policy
@@ -345,6 +347,16 @@ def test_a_person_may_change_lower_and_delete_a_strict_item(memory):
     refuses(lambda: memory.get(other.id), "is gone: delete")
 
 
+def test_the_marker_of_consent_is_set_for_a_person_alone(plain):
+    item = plain.memory.store("one", preservation="strict").item
+    change = Change("update", NOON)  # as if the policy had been forgotten
+    with pytest.raises(ToolkitError, match="only a person can allow"), plain.store.writing() as connection:
+        rewrite_item(connection, item, replace(item, text="two"), change)
+    with pytest.raises(ToolkitError, match="only a person can allow"), plain.store.writing() as connection:
+        erase_item(connection, item, change)
+    assert plain.memory.get(item.id) == item
+
+
 def test_a_rule_holds_for_people_too_until_they_change_it(opening):
     rules = [{"name": "law", "when": {"tags": ["law"]}, "at_least": "strict"}]
     memory = opening(embeds=False, rules=rules).memory
@@ -645,8 +657,7 @@ def test_a_budget_counts_flexible_items_and_evicts_the_least_recently_used(openi
         clock.later(minutes=1)
         memory.store(f"flexible {number}", preservation="flexible")
     clock.later(minutes=1)
-    first = memory.search  # the first one is read again, so the second goes
-    assert first is not None
+    # The first one is read again, so the second goes.
     memory.get(next(item.id for item in memory.list(limit=50).items if item.text == "flexible 0"))
     clock.later(minutes=1)
     stored = memory.store("flexible 3", preservation="flexible")
@@ -680,6 +691,7 @@ def test_budgets_are_enforced_on_what_is_there_with_a_dry_run_first(opening):
         clock.later(minutes=1)
         memory.store(f"new {number}", preservation="flexible")
         memory.store(f"free {number}", preservation="flexible", namespace="free")
+        memory.store(f"moderate {number}")
     strict = opening(embeds=False, namespaces=BUDGET, prefix="b")
     strict.clock.time = clock.time
     tried = strict.memory.enforce_budgets(dry_run=True)
@@ -690,9 +702,46 @@ def test_budgets_are_enforced_on_what_is_there_with_a_dry_run_first(opening):
     assert reasons[unused.id] == "unused for 30 days, by the budget of default"
     assert sorted(reasons.values())[-1:] == ["unused for 30 days, by the budget of default"]
     left = [item.text for item in memory.list(limit=50, namespace="default").items]
-    assert left == ["new 4", "new 3", "new 2"]
+    assert left == ["moderate 4", "new 4", "moderate 3", "new 3", "moderate 2", "new 2", "moderate 1", "moderate 0"]
     assert len(memory.list(limit=50, namespace="free").items) == 5
     assert strict.memory.enforce_budgets().count == 0
+
+
+def test_a_budget_is_kept_among_hundreds_of_older_items_of_other_levels(opening):
+    opened = opening(embeds=False, namespaces={"default": {"budget": {"max_items": 2}}})
+    for number in range(210):
+        opened.memory.store(f"kept {number}")
+    for number in range(5):
+        opened.clock.later(minutes=1)
+        opened.memory.store(f"flexible {number}", preservation="flexible")
+    left = [item.text for item in opened.memory.list(limit=9, preservation="flexible").items]
+    assert left == ["flexible 4", "flexible 3"]
+
+
+@pytest.mark.parametrize("change", ["use", "raise", "text"])
+def test_an_item_that_is_used_or_changed_while_others_are_forgotten_is_kept(opening, monkeypatch, change):
+    opened, other = opening(embeds=False), opening(embeds=False, prefix="b")
+    item = opened.memory.store("one", preservation="flexible").item
+    opened.memory.store("two", preservation="flexible")
+    other.clock.time = opened.clock.later(days=9)
+    writing, calls = opened.store.writing, []
+
+    def late() -> Any:
+        calls.append(1)
+        if len(calls) == 2:  # what is to go has been found, and is about to be deleted
+            if change == "use":
+                other.memory.get(item.id)
+                other.memory.flush_uses()
+            elif change == "raise":
+                other.memory.update(item.id, preservation="strict")
+            else:
+                other.memory.update(item.id, text="one, changed")
+        return writing()
+
+    monkeypatch.setattr(opened.store, "writing", late)
+    done = opened.memory.forget(older_than=timedelta(days=1), dry_run=False)
+    assert (len(calls), [gone.id for gone in done.items]) == (2, ["000002"])
+    assert opened.memory.get(item.id).id == item.id
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
