@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from toolkit.mcp_server.filters import Filters
 
-BUDGET = 4_000
+BUDGET = 2_000
 """How many passages may hold the terms of a query, all counts added; the rarest term is taken whatever holds it."""
 MAX_TERMS = 24
 MAX_QUERY_CHARACTERS = 4_000

@@ -28,7 +28,7 @@ from toolkit.mcp_server.vector_matrix import VectorMatrix, VectorRow
 GRAPH_FROM = 20_000
 """From so many vectors on the graph answers (benchmarks/memory.py)."""
 # A filter that leaves so few passages is answered by reading their vectors; more go through the graph.
-FEW = 4_000
+FEW = 1_000
 MOST_CANDIDATES = 10_000
 CHUNK = 5_000
 
@@ -192,13 +192,14 @@ class VectorIndex:
             candidates = max(2 * limit, 32)
             while True:
                 ids = graph.nearest(query, candidates)
-                within = f"p.id IN (SELECT value FROM json_each(?)) AND {condition}"
-                found = _scored(connection, within, [_json(ids), *parameters], query, limit)
+                allowed = ids if filters.open else _allowed(connection, ids, condition, parameters)
+                found = _compared(connection, allowed[: 2 * limit], query)
                 if len(found) >= limit or len(ids) < candidates:
-                    return found
+                    return found[:limit]
                 if candidates >= MOST_CANDIDATES:  # what is allowed lies far from the query: look at all of it
                     return _scored(connection, condition, parameters, query, limit)
-                candidates *= 4
+                wanted = candidates * max(2.0, 1.3 * limit / max(1, len(found)))
+                candidates = min(MOST_CANDIDATES, int(wanted))
 
     def _leaves_few(self, connection: sqlite3.Connection, condition: str, parameters: list[str]) -> bool:
         counted = connection.execute(
@@ -250,6 +251,32 @@ class VectorIndex:
             _log.warning("the vector graph was not kept: %s", error)
 
 
+def _allowed(connection: sqlite3.Connection, ids: list[int], condition: str, parameters: list[str]) -> list[int]:
+    """Return those of `ids` that the condition allows, in their order."""
+    rows = connection.execute(
+        f"SELECT p.id FROM passages p WHERE p.id IN (SELECT value FROM json_each(?)) AND {condition}",
+        (_json(ids), *parameters),
+    )
+    kept = {row[0] for row in rows}
+    return [key for key in ids if key in kept]
+
+
+def _compared(connection: sqlite3.Connection, ids: list[int], query: NDArray[np.float32]) -> list[Neighbour]:
+    """Compare the query with these passages' vectors as the store has them; those that are gone drop out."""
+    rows = connection.execute(
+        "SELECT passage_id, vector FROM vectors WHERE passage_id IN (SELECT value FROM json_each(?))", (_json(ids),)
+    ).fetchall()
+    if not rows:
+        return []
+    vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), -1)
+    found = [Neighbour(row[0], float(score)) for row, score in zip(rows, vectors @ query, strict=True)]
+    return sorted(found, key=_nearest_first)
+
+
+def _nearest_first(found: Neighbour) -> tuple[float, int]:
+    return -found.similarity, found.passage_id
+
+
 def _scored(
     connection: sqlite3.Connection,
     condition: str,
@@ -265,7 +292,7 @@ def _scored(
     while piece := rows.fetchmany(CHUNK):
         vectors = np.frombuffer(b"".join(row[1] for row in piece), "<f4").reshape(len(piece), -1)
         best += [Neighbour(row[0], float(score)) for row, score in zip(piece, vectors @ query, strict=True)]
-        best = sorted(best, key=lambda found: (-found.similarity, found.passage_id))[:limit]
+        best = sorted(best, key=_nearest_first)[:limit]
     return best
 
 
