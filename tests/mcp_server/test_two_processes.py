@@ -84,6 +84,10 @@ class Writer:
         ]
         self.process = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
 
+    def wait_until_it_writes(self) -> None:
+        while not (self.logs[-1].exists() and self.logs[-1].stat().st_size) and self.process.poll() is None:
+            time.sleep(0.01)
+
     def kill(self) -> None:
         assert self.process.poll() is None, self.process.communicate()[1]
         os.kill(self.process.pid, signal.SIGKILL)
@@ -101,8 +105,9 @@ def run(path: Path, seconds: float, seed: int) -> tuple[Told, int]:
     memory.store("0", tags=[COUNTER])
     draw, end, kills = random.Random(seed), time.monotonic() + seconds, 0
     writers = [Writer(path, 1), Writer(path, 2)]
-    while end - time.monotonic() > 2:
-        time.sleep(draw.uniform(0.5, 1.5))
+    while end - time.monotonic() > 3:
+        writers[1].wait_until_it_writes()
+        time.sleep(draw.uniform(0.01, 0.8))
         writers[1].kill()
         kills += 1
         if kills % 5 == 1:

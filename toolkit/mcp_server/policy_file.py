@@ -71,8 +71,8 @@ class Rule(Section):
 class Duplicates(Section):
     """What is done with a text that says nearly the same as an item."""
 
-    threshold: float = Field(default=0.9, gt=0, le=1)
-    """Cosine of the embeddings from which on two texts are taken to say the same."""
+    threshold: float = Field(default=0.95, gt=0, le=1)
+    """Cosine of the embeddings from which on two texts are taken to say nearly the same."""
     moderate: Literal["merge", "link"] = "link"
     """For items of this level."""
     flexible: Literal["merge", "link"] = "merge"
