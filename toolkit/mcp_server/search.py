@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from toolkit.errors import ToolkitError
 from toolkit.mcp_server.embeddings import BackgroundEmbedder, Embedder
 from toolkit.mcp_server.filters import Filters
-from toolkit.mcp_server.full_text import search_text
+from toolkit.mcp_server.full_text import TextMatch, search_text
 from toolkit.mcp_server.indexer import Indexer, check_model
 from toolkit.mcp_server.passages import pending_count
 from toolkit.mcp_server.store import Store
@@ -121,15 +121,12 @@ class Search:
             similarities = {found.passage_id: found.similarity for found in self._index.nearest(vector, pool, filters)}
         with self._store.reading() as connection:
             text = [] if vector is not None and mode == "vector" else search_text(connection, query, pool, filters)
-            notes += self._waiting_note(connection, vector)
+            waiting = pending_count(connection) if vector is not None else 0
+            if waiting:
+                notes.append(f"{waiting:,} passages wait for their vectors: they were searched by their words alone")
             ranks = _Ranks([found.passage_id for found in text], list(similarities))
-            scores = fuse(
-                [
-                    (found.passage_id, TEXT_WEIGHT * found.coverage**COVERAGE_POWER if similarities else 1.0)
-                    for found in text
-                ],
-                [(key, 1.0) for key in similarities],
-            )
+            unknown = _without_vector(connection, ranks.text) if waiting else set()
+            scores = fuse(_weighted(text, unknown, alone=not similarities), [(key, 1.0) for key in similarities])
             if diversity:
                 order = _diverse(connection, scores, limit, diversity)
             else:
@@ -178,17 +175,12 @@ class Search:
                 self._queries.popitem(last=False)
         return vector
 
-    def _waiting_note(self, connection: sqlite3.Connection, vector: NDArray[np.float32] | None) -> list[str]:
-        waiting = pending_count(connection) if vector is not None else 0
-        return (
-            [f"{waiting:,} passages wait for their vectors: they were searched by their words alone"] if waiting else []
-        )
-
 
 class _Ranks:
     """The places of passages in both lists."""
 
     def __init__(self, text: Sequence[int], vector: Sequence[int]) -> None:
+        self.text = text
         self._text = {key: place for place, key in enumerate(text, 1)}
         self._vector = {key: place for place, key in enumerate(vector, 1)}
 
@@ -201,6 +193,26 @@ class _Ranks:
             text_rank=self._text.get(key),
             vector_rank=self._vector.get(key),
         )
+
+
+def _weighted(text: Sequence[TextMatch], unknown: set[int], *, alone: bool) -> list[tuple[int, float]]:
+    """Return (id, weight) of the list by words. unknown: those without a vector, which meaning could not find."""
+    if alone:
+        return [(found.passage_id, 1.0) for found in text]
+    weighted = []
+    for found in text:
+        weight = TEXT_WEIGHT * found.coverage**COVERAGE_POWER
+        # What was stored a moment ago must not stand behind everything that has a vector already.
+        weight += min(1.0, 2 * found.coverage) if found.passage_id in unknown else 0.0
+        weighted.append((found.passage_id, weight))
+    return weighted
+
+
+def _without_vector(connection: sqlite3.Connection, ids: Sequence[int]) -> set[int]:
+    rows = connection.execute(
+        "SELECT passage_id FROM unembedded WHERE passage_id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
+    )
+    return {row[0] for row in rows}
 
 
 def fuse(*lists: Sequence[tuple[int, float]], constant: float = RANK_CONSTANT) -> dict[int, float]:
