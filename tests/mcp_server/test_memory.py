@@ -744,6 +744,33 @@ def test_an_item_that_is_used_or_changed_while_others_are_forgotten_is_kept(open
     assert opened.memory.get(item.id).id == item.id
 
 
+def test_no_write_reads_a_whole_table_or_namespace(opening):
+    opened = opening(embeds=False, namespaces={"default": {"budget": {"max_items": 3, "max_tokens": 50}}})
+    memory, said = opened.memory, set[str]()
+    with opened.store.reading() as connection:
+        connection.set_trace_callback(said.add)
+    one, two, three = (memory.store(text, tags=["a"]).item for text in ("one", "two", "three"))
+    for number in range(5):
+        memory.store(f"flexible {number}", preservation="flexible")
+    memory.store("one", tags=["b"])
+    memory.update(one.id, text="one, changed")
+    memory.link(one.id, two.id)
+    memory.merge([one.id, two.id])
+    memory.get(three.id)
+    memory.delete(three.id)
+    memory.list(namespace="default")
+    connection.set_trace_callback(None)
+    plans = {}
+    for statement in sorted(said):
+        if statement.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE"):
+            plans[statement] = [row["detail"] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert len(plans) > 30
+    for statement, steps in plans.items():
+        pages = "LIMIT" in statement  # in the order of an index, from a place on, so many
+        assert not any(step.startswith("SCAN") and "sqlite_schema" not in step for step in steps), (statement, steps)
+        assert pages or not any(step.endswith("(namespace=?)") for step in steps), (statement, steps)
+
+
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 

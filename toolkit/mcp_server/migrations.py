@@ -39,7 +39,7 @@ CREATE TABLE items (
     CHECK (expires_at IS NULL OR preservation = 'flexible')
 ) STRICT;
 CREATE INDEX items_by_namespace ON items (namespace, id);
-CREATE INDEX items_by_fingerprint ON items (namespace, fingerprint);
+CREATE INDEX items_by_fingerprint ON items (fingerprint, namespace);
 CREATE INDEX items_by_level ON items (preservation, namespace, id);
 CREATE INDEX flexible_by_use ON items (namespace, last_used_at, id) WHERE preservation = 'flexible';
 CREATE INDEX flexible_by_age ON items (namespace, created_at, id) WHERE preservation = 'flexible';
