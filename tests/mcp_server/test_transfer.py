@@ -109,6 +109,9 @@ def test_everything_comes_back_in_another_memory_and_a_second_time_changes_nothi
     assert (
         (done.added, done.history, done.links) == (3, exported.history, 1) == (tried.added, tried.history, tried.links)
     )
+    assert done.summary == f"items: 3 added; {exported.history} lines of history, 1 links"
+    assert tried.summary == f"dry run, nothing was written: {done.summary}"
+    assert exported.summary == f"3 items, {exported.history} lines of history, 1 links"
     again = import_jsonl(other.store, other.memory, path)
     assert (again.added, again.unchanged, again.history, again.links) == (0, 3, 0, 0)
     assert contents(other) == contents(full)

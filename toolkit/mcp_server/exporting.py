@@ -32,6 +32,11 @@ class Exported:
     history: int
     links: int
 
+    @property
+    def summary(self) -> str:
+        """The same in words."""
+        return f"{self.items:,} items, {self.history:,} lines of history, {self.links:,} links"
+
 
 def export_jsonl(store: Store, path: Path) -> Exported:
     """Write the memory to a file, as it is at one moment, while others go on writing.

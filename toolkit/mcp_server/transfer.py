@@ -53,6 +53,21 @@ class Imported:
     history: int = 0
     links: int = 0
 
+    @property
+    def summary(self) -> str:
+        """The same in words; what did not happen is left out."""
+        counts = {
+            "added": self.added,
+            "there already": self.unchanged,
+            "left as they are": self.skipped,
+            "replaced": self.replaced,
+            "strict and kept": self.kept,
+            "with a stricter level": self.raised,
+        }
+        items = ", ".join(f"{count:,} {words}" for words, count in counts.items() if count) or "none"
+        would = "dry run, nothing was written: " if self.dry_run else ""
+        return f"{would}items: {items}; {self.history:,} lines of history, {self.links:,} links"
+
 
 def import_jsonl(
     store: Store, memory: Memory, path: Path, on_conflict: OnConflict = "skip", *, dry_run: bool = False
