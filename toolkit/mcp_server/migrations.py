@@ -40,8 +40,7 @@ CREATE TABLE items (
 ) STRICT;
 CREATE INDEX items_by_namespace ON items (namespace, id);
 CREATE INDEX items_by_fingerprint ON items (fingerprint, namespace);
-CREATE INDEX items_by_level ON items (preservation, id);
-CREATE INDEX strict_items ON items (id, namespace, tokens) WHERE preservation = 'strict';
+CREATE INDEX items_by_level ON items (preservation, id, namespace, tokens);
 CREATE INDEX flexible_by_use ON items (namespace, last_used_at, id) WHERE preservation = 'flexible';
 CREATE INDEX flexible_by_age ON items (namespace, created_at, id) WHERE preservation = 'flexible';
 CREATE INDEX flexible_by_expiry ON items (expires_at, id) WHERE expires_at IS NOT NULL;
