@@ -33,7 +33,6 @@ def answers_to(data: bytes, limit: int = 1000) -> tuple[list[str], list[dict]]:
         (b"[" * 900 + b"\n", -32700),
         (b"[]\n", -32600),
         (b"42\n", -32600),
-        (b'{"jsonrpc": "1.0", "id": 1, "method": "ping"}\n', -32600),
         (b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]\n', -32600),
         (b"x" * 1001 + b"\n", -32600),
         (b"x" * 100_000, -32600),
@@ -44,6 +43,21 @@ def test_a_line_that_is_no_message_is_answered_and_the_next_one_is_read(line: by
     messages, answers = answers_to(line + tail)
     assert [json.loads(message)["method"] for message in messages] == (["ping"] if tail else [])
     assert [(one["id"], one["error"]["code"]) for one in answers] == [(None, code)]
+
+
+@pytest.mark.parametrize(
+    ("line", "id"),
+    [
+        (b'{"jsonrpc": "1.0", "id": 1, "method": "ping"}\n', 1),
+        (b'{"jsonrpc": "2.0", "id": "a", "method": 7}\n', "a"),
+        (b'{"jsonrpc": "2.0", "id": true, "method": 7}\n', None),
+        (b'{"jsonrpc": "2.0", "id": 3, "error": "an answer is not answered"}\n', None),
+        (b'{"jsonrpc": "2.0", "id": 4, "method": "m", "params": {"a": ' + b"[" * 400 + b"]" * 400 + b"}}\n", 4),
+    ],
+)
+def test_a_request_that_is_none_is_refused_under_its_own_id_where_it_has_one(line: bytes, id: object) -> None:
+    messages, answers = answers_to(line + PING)
+    assert len(messages) == 1 and [(one["id"], one["error"]["code"]) for one in answers] == [(id, -32600)]
 
 
 def test_empty_lines_are_nothing_and_a_last_line_needs_no_newline() -> None:

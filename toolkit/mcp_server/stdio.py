@@ -1,23 +1,23 @@
 """The wire: one JSON-RPC message a line on standard input and output, bounded in size, every bad line answered.
 
 The SDK's own transport drops what it cannot parse without a word, and reads lines of any length into memory. Here a
-line that is no message is answered as JSON-RPC 2.0 asks (-32700 parse error, -32600 invalid request, id null), and so
-is one above `MAX_MESSAGE_BYTES`, of which no more than that is ever held.
+line that is no message is answered as JSON-RPC 2.0 asks (-32700 parse error, -32600 invalid request), and so is one
+above `MAX_MESSAGE_BYTES`, of which no more than that is ever held.
 
 While serving, file descriptor 1 is standard error: whatever a library prints cannot damage the wire.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, BinaryIO
 
-import anyio
 import anyio.to_thread
 from mcp_types import INVALID_REQUEST, PARSE_ERROR, jsonrpc_message_adapter
 
@@ -39,7 +39,7 @@ class Wire:
         while line := self.source.readline(self.limit + 1):
             if len(line) > self.limit and not line.endswith(b"\n"):
                 self._skip_line()
-                self._refuse(INVALID_REQUEST, f"the message is larger than {self.limit} bytes")
+                self._refuse(None, INVALID_REQUEST, f"the message is larger than {self.limit} bytes")
             elif line.strip() and (text := self._checked(line)) is not None:
                 return text
         return None
@@ -63,33 +63,55 @@ class Wire:
             return None
         return text
 
-    def _refuse(self, code: int, message: str) -> None:
-        self.write(json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}}) + "\n")
+    def _refuse(self, id: str | int | None, code: int, message: str) -> None:
+        self.write(json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}) + "\n")
 
 
-def _fault(text: str) -> tuple[int, str]:
+def _fault(text: str) -> tuple[str | int | None, int, str]:
+    """Return the id of the request that a line meant to be (None where there is none to tell), a code and words."""
     try:
-        json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
-        return PARSE_ERROR, "the line is not valid JSON; each message is one line of JSON"
-    return INVALID_REQUEST, "the line is JSON but not a JSON-RPC 2.0 message"
+        return None, PARSE_ERROR, "the line is not valid JSON; each message is one line of JSON"
+    id = value.get("id") if isinstance(value, dict) and "method" in value else None
+    known = id if isinstance(id, str | int) and not isinstance(id, bool) else None
+    return known, INVALID_REQUEST, "not a JSON-RPC 2.0 message, or one that is nested too deep"
 
 
 class _Lines:
-    """What the SDK's transport reads: an asynchronous iterator of lines."""
+    """What the SDK's transport reads: an asynchronous iterator of lines.
+
+    They come from a thread that waits for input and that Python does not wait for when it ends: a server that is
+    interrupted while its client says nothing has to end too. A line is read when the one before has been taken.
+    """
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self._wanted = threading.Semaphore(0)
+        self._loop = asyncio.get_running_loop()
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        threading.Thread(target=self._read, name="standard input", daemon=True).start()
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
     async def __anext__(self) -> str:
-        # Abandoned when the server is cancelled: a thread that waits for input must not keep it from ending.
-        line = await anyio.to_thread.run_sync(self.wire.read, abandon_on_cancel=True)
+        self._wanted.release()
+        line = await self._lines.get()
         if line is None:
             raise StopAsyncIteration
         return line
+
+    def _read(self) -> None:
+        line: str | None = ""
+        while line is not None:
+            self._wanted.acquire()
+            try:
+                line = self.wire.read()
+            except (OSError, ValueError):  # closed under us
+                line = None
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
 
 
 class _Writer:
