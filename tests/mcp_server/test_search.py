@@ -79,6 +79,7 @@ def test_while_the_model_loads_full_text_answers_and_says_so(store):
     background = BackgroundEmbedder(load=lambda: (gate.wait(10), StandInEmbedder())[1])
     memories = Memories(store, background)
     memories.put("coal", TEXTS["coal"])
+    assert memories.search.find("cellar").notes == ("full text alone answered: the embedding model is switched off",)
     background.start()
     result = memories.search.find("where is the cellar")
     assert result.mode == "text" and [hit.owner_id for hit in result.hits] == ["coal"]

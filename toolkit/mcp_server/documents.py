@@ -16,7 +16,7 @@ from pathlib import Path
 
 from toolkit.errors import ToolkitError
 from toolkit.mcp_server.chunking import MAX_TOKENS, chunk_section
-from toolkit.mcp_server.model_files import TokenCounter, find_token_counter
+from toolkit.mcp_server.model_files import TokenCounter
 from toolkit.mcp_server.office_reader import Unreadable
 from toolkit.mcp_server.passages import Passage, delete_passages, replace_passages
 from toolkit.mcp_server.readers import MAX_BYTES, READING, media_type, read_document
@@ -265,7 +265,7 @@ class Documents:
 
     def _counter(self) -> TokenCounter:
         if self._count_tokens is None:
-            self._count_tokens = find_token_counter()
+            self._count_tokens = self._search.count_tokens()
         return self._count_tokens
 
     def _left_the_roots(self, file: Path) -> bool:

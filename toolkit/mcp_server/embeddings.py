@@ -173,6 +173,11 @@ class BackgroundEmbedder:
                 self._thread.start()
 
     @property
+    def started(self) -> bool:
+        """Whether it loads, has loaded or has failed to; not, where the model is switched off."""
+        return self._thread is not None or self._done.is_set()
+
+    @property
     def ready(self) -> bool:
         """Whether the embedder can be used now."""
         return self._embedder is not None

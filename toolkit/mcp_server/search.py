@@ -24,6 +24,7 @@ from toolkit.mcp_server.embeddings import BackgroundEmbedder, Embedder
 from toolkit.mcp_server.filters import Filters
 from toolkit.mcp_server.full_text import TextMatch, search_text
 from toolkit.mcp_server.indexer import Indexer, check_model
+from toolkit.mcp_server.model_files import TokenCounter
 from toolkit.mcp_server.passages import pending_count
 from toolkit.mcp_server.store import Store
 from toolkit.mcp_server.vector_index import VectorIndex
@@ -92,6 +93,10 @@ class Search:
         """Load the vectors, so that the first search need not."""
         self._index.refresh()
 
+    def count_tokens(self) -> TokenCounter:
+        """Return what counts the embedding model's tokens; it is here before the model is."""
+        return self._background.count_tokens()
+
     def close(self) -> None:
         """End background work."""
         self._index.close()
@@ -152,7 +157,8 @@ class Search:
         if embedder is None:
             if self._background.error is not None:
                 return None, [f"full text alone answered, there is no embedding model: {self._background.error}"]
-            return None, ["full text alone answered: the embedding model is still loading"]
+            state = "still loading" if self._background.started else "switched off"
+            return None, [f"full text alone answered: the embedding model is {state}"]
         if not query.strip():
             return None, ["the query is empty"]
         try:
