@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -256,3 +257,18 @@ def test_a_policy_that_is_not_there_or_not_text_is_refused_in_words(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ToolkitError, match="not UTF-8"):
         Policy.load(tmp_path / "binary.yaml")
+
+
+def test_the_examples_in_the_guide_are_valid_policies(tmp_path):
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "mcp.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```yaml\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    rules, health, scratch = (policy(text, tmp_path) for text in examples)
+    assert rules.preservation_for("house-rules", (), "flexible").level == "strict"
+    assert health.preservation_for("default", ["allergy"], "flexible").level == "strict"
+    assert not health.may("delete", replace(ITEM, tags=("decision",))).allowed
+    assert scratch.budget_for("scratch").model_dump() == {
+        "max_items": 500,
+        "max_tokens": 100_000,
+        "unused_days": 14,
+        "max_age_days": 90,
+    }

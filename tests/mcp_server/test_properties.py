@@ -61,6 +61,7 @@ class Witness:
             assert (item.text, item.preservation) == before, f"strict item {item.id} was changed"
             assert self.strict_tags[item.id] <= set(item.tags), f"strict item {item.id} lost a tag"
         self.expected.pop(item.id, None)
+        self.strict_tags.pop(item.id, None)
         if item.preservation != "flexible":
             self.expected[item.id] = (item.text, item.preservation)
         if item.preservation == "strict":
@@ -68,6 +69,7 @@ class Witness:
 
     def lose(self, item_id: str, *, by_person: bool = False) -> None:
         before = self.expected.pop(item_id, None)
+        self.strict_tags.pop(item_id, None)
         assert before is None or before[1] != "strict" or by_person, f"strict item {item_id} was deleted"
 
     def check(self) -> None:
@@ -212,12 +214,13 @@ class Play:
         for item_id, state in self.witness.expected.items():
             assert item_id in now
             assert state[1] != "strict" or now[item_id] == state, f"an import changed strict item {item_id}"
-        for item_id, (_, level) in now.items():
-            if level == "strict":
-                tags = self.witness.connection.execute("SELECT tag FROM item_tags WHERE item_id = ?", (item_id,))
-                self.witness.strict_tags[item_id] = {row[0] for row in tags} | self.witness.strict_tags.get(
-                    item_id, set()
-                )
+        tags: dict[str, set[str]] = {item_id: set() for item_id, (_, level) in now.items() if level == "strict"}
+        for tag, item_id in self.witness.connection.execute("SELECT tag, item_id FROM item_tags"):
+            if item_id in tags:
+                tags[item_id].add(tag)
+        before = self.witness.strict_tags
+        assert {item_id: tags[item_id] for item_id in before} == before, "an import changed a strict item's tags"
+        self.witness.strict_tags = tags
         self.witness.expected = now
         self.ids = list(dict.fromkeys([*self.ids, *(row[0] for row in rows)]))
 
