@@ -154,6 +154,9 @@ def test_the_same_text_is_kept_once_with_the_tags_and_metadata_of_both(plain):
     assert (former.operation, dict(former.metadata), former.tags) == ("update", {"a": 1, "b": 1}, ("it",))
     assert (offered.operation, offered.source, offered.text) == ("duplicate", "wiki", f"{RESTART}  \r\n\n")
     assert len(plain.memory.list().items) == 1
+    for _ in range(3):  # … and a client that repeats itself does not fill the history
+        plain.memory.store(f"{RESTART}  \r\n\n", tags=["print"], metadata={"b": 2, "c": 3}, source="wiki")
+    assert len(plain.memory.history(first.id)) == 2
 
 
 def test_the_same_text_again_without_anything_new_changes_nothing(memory):
@@ -163,6 +166,15 @@ def test_the_same_text_again_without_anything_new_changes_nothing(memory):
     assert memory.history(first.id) == ()
     memory.flush_uses()
     assert memory.get(first.id).use_count == 1
+
+
+def test_storing_what_is_there_already_waits_for_nobody_and_writes_nothing(plain, opening):
+    other = opening(embeds=False, prefix="b")
+    item = plain.memory.store(RESTART, tags=["it"]).item
+    before = plain.store.revision()
+    with other.store.writing():  # somebody else writes
+        assert plain.memory.store(RESTART, tags=["it"]).item.id == item.id
+    assert plain.store.revision() == before
 
 
 def test_the_same_text_in_another_namespace_is_another_item(memory):

@@ -11,7 +11,7 @@ from toolkit.errors import ToolkitError
 from toolkit.mcp_server import duplicates, item_links
 from toolkit.mcp_server.duplicates import Offer
 from toolkit.mcp_server.item_rows import Change, add_history, insert_item, read_items, rewrite_item, same_texts
-from toolkit.mcp_server.items import Draft, Item, estimated_tokens, is_over, time_text
+from toolkit.mcp_server.items import Draft, Item, estimated_tokens, is_over, metadata_text, time_text
 from toolkit.mcp_server.memory_results import Similar, Stored
 from toolkit.mcp_server.policy import Policy
 from toolkit.mcp_server.search import Search
@@ -64,6 +64,14 @@ class Keeper:
         return next(
             (item for item in found if duplicates.is_same(item, offer) and not is_over(item, self._now())), None
         )
+
+    def already(self, item: Item | None, offer: Offer) -> Stored | None:
+        """Return the answer when an item holds all that is offered, so that nothing has to be written."""
+        if item is None or duplicates.with_offer(self._policy, item, offer) != item:
+            return None
+        if not duplicates.is_contained(offer, item):
+            return None
+        return Stored(item, "exists", (Similar(item.id, 1.0),), "the same text is there already")
 
     def nearly_same(self, offer: Offer) -> tuple[list[Similar], str]:
         """Return what means nearly the same, and a note when that could not be found out. Asks the model: slow."""
@@ -160,5 +168,11 @@ class Keeper:
 
     def _remember_offer(self, connection: sqlite3.Connection, item: Item, offer: Offer) -> None:
         draft = offer.draft
-        offered = replace(item, text=draft.text, tags=draft.tags, metadata=draft.metadata, source=draft.source)
-        add_history(connection, offered, Change("duplicate", self._now(), "offered again, as it was offered"))
+        there = connection.execute(
+            "SELECT 1 FROM history WHERE item_id = ? AND operation = 'duplicate' AND text = ? AND metadata = ?"
+            " AND source IS ?",
+            (item.id, draft.text, metadata_text(draft.metadata), draft.source),
+        ).fetchone()
+        if there is None:  # a client that repeats itself does not fill the history
+            offered = replace(item, text=draft.text, tags=draft.tags, metadata=draft.metadata, source=draft.source)
+            add_history(connection, offered, Change("duplicate", self._now(), "offered again, as it was offered"))

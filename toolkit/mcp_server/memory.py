@@ -90,8 +90,11 @@ class Memory(MemoryReader):
         draft = checked_draft(text, tags, metadata, source)
         offer = self._keeper.offer(draft, namespace, preservation, expires_at)
         with self._store.reading() as connection:
-            known = self._keeper.same(connection, offer) is not None
-        near, note = ([], "") if known else self._keeper.nearly_same(offer)
+            same = self._keeper.same(connection, offer)
+        if (known := self._keeper.already(same, offer)) is not None:
+            self._note_uses([known.item.id])
+            return known
+        near, note = ([], "") if same is not None else self._keeper.nearly_same(offer)
         with self._write() as connection:
             stored = self._keeper.keep(connection, offer, near)
             evicted = forgetting.evict_for(connection, self._policy, stored.item, self._now())
