@@ -6,10 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner, Result
 
 from tests.small_runs import toolkit
+from toolkit.cli import main
 from toolkit.commands import mcp as group
 
 
@@ -102,3 +105,126 @@ def test_all_wrong_paths_are_named_at_once(home: Path) -> None:
     assert ran.exit_code == 2 and ran.stderr.count("error:") == 4
     for place in ("p.yaml: no such policy", "/r: no such folder", "/m: no such folder", "a folder, not a file"):
         assert place in ran.stderr
+
+
+# --- what a person does with a store ---
+
+
+@pytest.fixture
+def store(home: Path) -> Path:
+    """A store with a strict, a moderate and a flexible item, and where it is."""
+    from toolkit.mcp_server.settings import ServerSettings, open_services
+
+    path = home / "m.sqlite3"
+    services = open_services(ServerSettings(path, embeds=False))
+    for level in ("strict", "moderate", "flexible"):
+        services.memory.store(f"The {level} item about keys.", preservation=level, tags=[level])
+    services.close()
+    return path
+
+
+def id_of(store: Path, level: str) -> str:
+    listed = toolkit("mcp", "list", "--preservation", level, "--store", store)
+    return listed.stdout.splitlines()[1].split()[0]
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: object, typed: str) -> Result:
+    """Run a command as a person does who types an answer."""
+    monkeypatch.setattr("toolkit.commands.mcp_items.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], input=f"{typed}\n")
+
+
+def test_items_are_listed_shown_and_found_from_the_command_line(store: Path) -> None:
+    listed = toolkit("mcp", "list", "--store", store)
+    assert [line.split()[2] for line in listed.stdout.splitlines()[1:]] == ["flexible", "moderate", "strict"]
+    assert len(toolkit("mcp", "list", "--tag", "strict", "--store", store).stdout.splitlines()) == 2
+    shown = toolkit("mcp", "show", id_of(store, "strict"), "--store", store)
+    assert "The strict item about keys." in shown.stdout and "preservation: strict" in shown.stdout
+    found = toolkit("mcp", "search", "keys", "--json", "--no-model", "--store", store)
+    assert len(json.loads(found.stdout)) == 3 and "switched off" in found.stderr
+    assert "no item" in toolkit("mcp", "show", "nope", "--store", store).stderr
+
+
+def test_a_strict_item_is_deleted_by_a_person_at_a_terminal_alone(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strict, moderate = id_of(store, "strict"), id_of(store, "moderate")
+    piped = CliRunner().invoke(main, ["mcp", "delete", strict, "--store", str(store)], input=f"{strict[-4:]}\n")
+    assert piped.exit_code == 2 and "only a person" in piped.stderr
+    wrong = at_a_terminal(monkeypatch, "mcp", "delete", strict, "--store", store, typed="yes")
+    assert wrong.exit_code == 2 and "nothing was changed" in wrong.stderr
+    assert "The strict item about keys." in wrong.stderr, "the person sees what it is about"
+    assert id_of(store, "strict") == strict
+    assert toolkit("mcp", "delete", moderate, "--store", store).exit_code == 0, "nobody is asked about this one"
+    gone = at_a_terminal(monkeypatch, "mcp", "delete", strict, "--store", store, typed=strict[-4:])
+    assert gone.exit_code == 0, gone.stderr
+    assert "no items" in toolkit("mcp", "list", "--preservation", "strict", "--store", store).stderr
+
+
+def test_a_level_is_raised_by_anyone_and_lowered_from_strict_by_a_person(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flexible, strict = id_of(store, "flexible"), id_of(store, "strict")
+    assert toolkit("mcp", "level", flexible, "strict", "--store", store).exit_code == 0
+    refused = toolkit("mcp", "level", strict, "flexible", "--store", store)
+    assert refused.exit_code == 2 and "only a person can make it flexible" in refused.stderr
+    lowered = at_a_terminal(monkeypatch, "mcp", "level", strict, "flexible", "--store", store, typed=strict[-4:])
+    assert lowered.exit_code == 0 and id_of(store, "flexible") == strict
+
+
+def test_what_was_exported_is_imported_and_a_backup_is_a_store(store: Path, tmp_path: Path) -> None:
+    lines, other, copy = tmp_path / "m.jsonl", tmp_path / "other.sqlite3", tmp_path / "copy.sqlite3"
+    assert "3 items" in toolkit("mcp", "export", lines, "--store", store).stderr
+    assert toolkit("mcp", "import", lines, "--store", other).exit_code == 0
+    assert toolkit("mcp", "list", "--store", other).stdout == toolkit("mcp", "list", "--store", store).stdout
+    assert toolkit("mcp", "backup", copy, "--store", store).exit_code == 0
+    assert toolkit("mcp", "list", "--store", copy).stdout == toolkit("mcp", "list", "--store", store).stdout
+    lines.write_text(lines.read_text() + "not json\n")
+    broken = toolkit("mcp", "import", lines, "--store", other)
+    assert broken.exit_code == 2 and f"{lines}:5" in broken.stderr
+
+
+def test_forgetting_says_what_it_would_take_and_never_takes_what_is_strict(store: Path) -> None:
+    nothing = toolkit("mcp", "forget", "--store", store)
+    assert nothing.exit_code == 2 and "--older-than" in nothing.stderr
+    assert "is not a time such as" in toolkit("mcp", "forget", "--older-than", "3x", "--store", store).stderr
+    dry = toolkit("mcp", "forget", "--older-than", "0d", "--dry-run", "--store", store)
+    assert "1 items would be forgotten" in dry.stderr and "1 strict items as old are kept" in dry.stderr
+    assert toolkit("mcp", "forget", "--older-than", "0d", "--store", store).exit_code == 0
+    assert [line.split()[2] for line in toolkit("mcp", "list", "--store", store).stdout.splitlines()[1:]] == [
+        "moderate",
+        "strict",
+    ]
+
+
+def test_a_damaged_store_is_named_with_what_to_do(store: Path, tmp_path: Path) -> None:
+    healthy = toolkit("mcp", "check", "--store", store)
+    assert healthy.exit_code == 0 and "is healthy" in healthy.stderr
+    content = bytearray(store.read_bytes())
+    content[4096 * 3 : 4096 * 6] = bytes(4096 * 3)
+    store.write_bytes(content)
+    damaged = toolkit("mcp", "check", "--store", store)
+    assert damaged.exit_code in (1, 2) and "damaged" in damaged.stderr and "Traceback" not in damaged.stderr
+    absent = toolkit("mcp", "check", "--store", tmp_path / "absent.sqlite3")
+    assert absent.exit_code == 2 and "no memory here yet" in absent.stderr
+    assert not (tmp_path / "absent.sqlite3").exists(), "looking makes no file"
+
+
+def test_documents_are_ingested_from_the_command_line(home: Path, store: Path) -> None:
+    notes = home / "notes"
+    notes.mkdir()
+    (notes / "a.md").write_text("# Keys\n\nThe blue key opens the archive.\n")
+    done = toolkit("mcp", "ingest", notes, "--no-model", "--store", store)
+    assert done.exit_code == 0 and "1 added, 0 changed" in done.stderr
+    again = toolkit("mcp", "ingest", notes, "--no-model", "--store", store)
+    assert "0 added, 0 changed, 1 unchanged" in again.stderr
+    found = toolkit("mcp", "search", "blue archive", "--no-model", "--store", store)
+    assert "document doc-" in found.stdout and "The blue key" in found.stdout
+
+
+def test_the_example_policy_is_written_once_and_is_valid(home: Path) -> None:
+    path = home / "p.yaml"
+    assert toolkit("mcp", "init-policy", path).exit_code == 0
+    assert "left as it is" not in toolkit("mcp", "init-policy", home / "q.yaml").stderr
+    assert toolkit("mcp", "init-policy", path).exit_code == 2
+    from toolkit.mcp_server.policy import Policy
+
+    assert "house-rules" in Policy.load(path).namespaces

@@ -400,19 +400,23 @@ def test_calls_run_beside_each_other_on_threads(services: Services) -> None:
     assert not reached.broken
 
 
-def test_a_store_that_could_not_be_opened_is_said_by_every_tool(tmp_path: Path) -> None:
+def test_a_store_that_could_not_be_opened_is_said_by_every_tool_until_it_can_be(tmp_path: Path) -> None:
     from toolkit.mcp_server.settings import Opening, ServerSettings, open_services
 
-    (tmp_path / "broken.sqlite3").write_bytes(b"not a database, but long enough to look at" * 100)
-    opening = Opening(lambda: open_services(ServerSettings(tmp_path / "broken.sqlite3", embeds=False)))
+    path = tmp_path / "broken.sqlite3"
+    path.write_bytes(b"not a database, but long enough to look at" * 100)
+    opening = Opening(lambda: open_services(ServerSettings(path, embeds=False)))
 
     async def run() -> None:
         async with Client(build_server(opening)) as client:
             for _ in range(2):
                 result = await client.call_tool("health", {})
                 assert result.is_error and "not a memory file" in getattr(result.content[0], "text", "")
+            path.unlink()
+            assert not (await client.call_tool("health", {})).is_error
 
     anyio.run(run)
+    opening.close()
 
 
 if __name__ == "__main__":  # python -m tests.mcp_server.test_server: writes the table into the guide

@@ -65,6 +65,12 @@ def _delete() -> click.Command:
     return delete
 
 
+def _level() -> click.Command:
+    from toolkit.commands.mcp_items import level
+
+    return level
+
+
 def _forget() -> click.Command:
     from toolkit.commands.mcp_items import forget
 
@@ -122,6 +128,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "list": ("List the items of the memory.", _list),
     "show": ("Show one item and its history.", _show),
     "delete": ("Delete an item; strict ones too, after asking.", _delete),
+    "level": ("Change how an item is preserved.", _level),
     "forget": ("Delete what is old or unused, as the policy allows.", _forget),
     "ingest": ("Read files and folders into the search.", _ingest),
     "init-policy": ("Write a policy to begin with.", _init_policy),

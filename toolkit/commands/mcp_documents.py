@@ -38,7 +38,7 @@ def ingest(path: Path, namespace: str | None, **options: Any) -> None:
     for skipped, reason in done.skipped:
         say(f"skipped {skipped}: {reason}")
     say(f"{done.added} added, {done.changed} changed, {done.unchanged} unchanged, {done.removed} removed")
-    if services.embedder.error:
+    if services.settings.embeds and services.embedder.error:
         raise ToolkitError(services.embedder.error, hint="The documents are found by their words meanwhile")
 
 

@@ -15,7 +15,7 @@ from toolkit.commands.mcp_store import opened
 from toolkit.commands.progress import say
 from toolkit.commands.tables import table
 from toolkit.errors import ToolkitError
-from toolkit.preservation import PRESERVATION_LEVELS
+from toolkit.preservation import PRESERVATION_LEVELS, Preservation
 
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1), "y": timedelta(days=365)}
 MODEL_SECONDS = 60.0
@@ -132,18 +132,36 @@ def delete(item_id: str, **options: Any) -> None:
         item = services.memory.get(item_id)
         asks = services.policy.may("delete", item, by_person=False).needs_person
         if asks:
-            _ask(item)
+            _ask(item, "delete it for good")
         services.memory.delete(item_id, by_person=asks)
     say(f"deleted {item.id}")
 
 
-def _ask(item: Any) -> None:
+@click.command("level", short_help="Change how an item is preserved.")
+@click.argument("item_id", metavar="ID")
+@click.argument("preservation", type=click.Choice(PRESERVATION_LEVELS))
+@store_option
+@policy_option
+def level(item_id: str, preservation: Preservation, **options: Any) -> None:
+    """Raise or lower the level of an item. To lower a strict one is asked at the terminal, as with `delete`."""
+    with opened(**options, no_model=True) as services:
+        item = services.memory.get(item_id)
+        lowers = PRESERVATION_LEVELS.index(preservation) > PRESERVATION_LEVELS.index(item.preservation)
+        asks = lowers and services.policy.may("lower", item, by_person=False).needs_person
+        if asks:
+            _ask(item, f"make it {preservation}")
+        changed = services.memory.update(item_id, preservation=preservation, by_person=asks)
+    say(f"{changed.id} is {changed.preservation}")
+
+
+def _ask(item: Any, what: str) -> None:
+    """Ask a person at a terminal. Raises ToolkitError when there is none, or another answer than the right one."""
     if not sys.stdin.isatty():
-        hint = "Type the command at a terminal; nothing was deleted"
-        raise ToolkitError(f"a {item.preservation} item is deleted by a person alone", where=item.id, hint=hint)
+        hint = "Type the command at a terminal; nothing was changed"
+        raise ToolkitError(f"a {item.preservation} item: only a person can {what}", where=item.id, hint=hint)
     click.echo(f"{item.preservation} item {item.id} in {item.namespace}:\n\n{item.text}\n", err=True)
-    if click.prompt("To delete it for good, type its last four characters", err=True) != item.id[-4:]:
-        raise ToolkitError("these are not its last four characters; nothing was deleted", where=item.id)
+    if click.prompt(f"To {what}, type its last four characters", err=True) != item.id[-4:]:
+        raise ToolkitError("these are not its last four characters; nothing was changed", where=item.id)
 
 
 @click.command("forget", short_help="Delete what is old or unused, as the policy allows.")

@@ -13,7 +13,7 @@ from toolkit.mcp_server.context_answers import ContextAnswer, assemble, citation
 from toolkit.mcp_server.fences import Fence, printable, random_nonce
 from toolkit.mcp_server.filters import Filters
 from toolkit.mcp_server.items import Item
-from toolkit.mcp_server.settings import Services
+from toolkit.mcp_server.settings import SWITCHED_OFF, Services
 from toolkit.mcp_server.tools import ItemId, Level, Name, Namespace, Query, Tags, make_tool
 
 if TYPE_CHECKING:
@@ -192,14 +192,7 @@ def health_of(services: Services) -> HealthAnswer:
             connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for table in ("items", "documents", "passages", "unembedded")
         ]
-    embedder, fault = services.embedder.current, services.embedder.error or services.indexer.error
-    if fault is not None:
-        state, model = "failed", fault
-    elif embedder is not None:
-        state, model = "ready", embedder.name
-    else:
-        state = "loading" if services.settings.embeds else "off"
-        model = "is being loaded" if services.settings.embeds else "switched off with --no-model"
+    state, model = _model_state(services)
     return HealthAnswer(
         ok=state != "failed",
         version=__version__,
@@ -214,3 +207,12 @@ def health_of(services: Services) -> HealthAnswer:
         model_state=state,
         search_answers_from="words and meaning" if state == "ready" else "words alone",
     )
+
+
+def _model_state(services: Services) -> tuple[Literal["ready", "loading", "off", "failed"], str]:
+    embedder, fault = services.embedder.current, services.embedder.error or services.indexer.error
+    if not services.settings.embeds:
+        return "off", SWITCHED_OFF
+    if fault is not None:
+        return "failed", fault
+    return ("ready", embedder.name) if embedder is not None else ("loading", "is being loaded")

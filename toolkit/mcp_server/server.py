@@ -77,7 +77,8 @@ def serve(settings: ServerSettings, *, verbose: bool = False) -> None:
         try:
             return await call_next(context)
         finally:
-            opening.start()
+            if not opening.has_begun:
+                opening.start()
 
     server = build_server(opening, middleware=(open_behind,))
     try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STORE_NAME = "memory.sqlite3"
 POLICY_NAME = "memory-policy.yaml"
+SWITCHED_OFF = "switched off with --no-model"
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,16 @@ def open_services(settings: ServerSettings, *, embedder: Any = None, **memory_op
     if settings.embeds:
         background.start()
         indexer.start()
+    else:
+        background.error = SWITCHED_OFF
     return Services(settings, store, policy, background, search, indexer, memory, documents)
 
 
 class Opening:
     """Services that are opened on a thread, so that the handshake need not wait for a disk.
 
-    Call it to get them: it begins to open them if nobody has, waits, and raises what went wrong, each time.
+    Call it to get them: it begins to open them if nobody has, waits, and raises what went wrong. A store that was
+    locked, or a policy with a mistake in it, can be there at the next call.
     """
 
     def __init__(self, open_them: Callable[[], Services]) -> None:
@@ -160,22 +164,26 @@ class Opening:
         self._thread: threading.Thread | None = None
         self._beginning = threading.Lock()
 
-    def start(self) -> None:
-        """Begin to open, once."""
+    @property
+    def has_begun(self) -> bool:
+        """Say whether somebody has begun to open them."""
+        return self._thread is not None
+
+    def start(self) -> threading.Thread:
+        """Begin to open, unless that has begun; return the thread that does it."""
         with self._beginning:
-            if self._thread is None:
+            if self._thread is None or (self._error is not None and not self._thread.is_alive()):
+                self._error = None
                 self._thread = threading.Thread(target=self._run, name="open-services", daemon=True)
                 self._thread.start()
+            return self._thread
 
     def __call__(self) -> Services:
-        """Return the services. Raises ToolkitError when they could not be opened."""
+        """Return the services. Raises ToolkitError when they could not be opened; the next call tries again."""
         if self._services is None:
-            self.start()
-            assert self._thread is not None
-            self._thread.join()
+            self.start().join()
         if self._services is None:
-            assert self._error is not None
-            raise self._error.with_traceback(None)
+            raise (self._error or RuntimeError("the services were not opened")).with_traceback(None)
         return self._services
 
     def close(self) -> None:
