@@ -53,6 +53,13 @@ def test_a_passage_is_found_by_its_words_and_waits_for_its_vector(connection):
     full_text_is_whole(connection)
 
 
+def test_the_newest_passages_do_not_wait_behind_all_others(connection):
+    passages = [Passage(f"text {number}") for number in range(20)]
+    ids = replace_passages(connection, "document", "d1", "default", passages)
+    assert [entry.passage_id for entry in pending(connection, 6)] == [*ids[:3], *ids[-3:]]
+    assert [entry.passage_id for entry in pending(connection, 50)] == ids
+
+
 def test_an_unchanged_passage_keeps_its_row_and_vector_and_takes_its_new_place(connection):
     milk, coal = replace_passages(connection, "document", "d1", "default", [MILK, COAL])
     set_vectors(connection, [(milk, VECTOR), (coal, VECTOR)])

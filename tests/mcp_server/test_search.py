@@ -107,6 +107,16 @@ def test_a_store_of_another_model_is_searched_by_words_and_the_command_is_told(m
     assert other.similar(TEXTS["coal"], namespace="default") == []
 
 
+def test_a_model_that_fails_leaves_full_text(memories, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(StandInEmbedder, "embed", fail)
+    result = memories.search.find("cellar")
+    assert result.mode == "text" and [hit.owner_id for hit in result.hits] == ["coal"]
+    assert result.notes == ("full text alone answered, the embedding model failed: out of memory",)
+
+
 def test_passages_that_wait_for_vectors_are_found_by_words_and_counted(memories):
     memories.put("new", "Apples are pressed in October.")
     result = memories.search.find("apples")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests.mcp_server.stand_in import StandInEmbedder
 from toolkit.errors import ToolkitError
@@ -249,6 +250,14 @@ def test_the_graph_of_a_store_that_a_backup_took_the_place_of_is_not_used(graph,
             "UPDATE vectors SET vector = ? WHERE passage_id = ?", (unit(1, seed=77)[0].tobytes(), newest)
         )
     assert not opened(store).uses_graph
+
+
+def test_closing_does_not_wait_for_another_process_that_builds(store):
+    fill(store, unit(600))
+    with FileLock(f"{store.path}.vectors.lock"):
+        index = opened(store)
+        index.close()
+    assert not index.uses_graph
 
 
 def test_only_one_graph_file_is_left_beside_the_store(graph, store):

@@ -138,7 +138,7 @@ class Indexer:
             try:
                 self.flush()
                 self.error = None
-            except ToolkitError as error:  # another model, a full disk: said to who asks, tried again when told
+            except (ToolkitError, RuntimeError, MemoryError) as error:  # another model, a full disk, a full GPU
                 self.error = str(error)
                 _log.warning("%s", error)
 

@@ -170,11 +170,17 @@ def delete_passages(connection: sqlite3.Connection, kind: Kind, owner_id: str) -
 
 
 def pending(connection: sqlite3.Connection, limit: int) -> list[Pending]:
-    """Return the oldest passages that have no vector yet, at most `limit`."""
+    """Return passages that have no vector yet, at most `limit`: half of them the newest, the others the oldest.
+
+    So an item that was stored just now does not wait behind a folder of documents.
+    """
+    ids: list[int] = []
+    for order, count in (("DESC", limit // 2), ("ASC", limit)):
+        rows = connection.execute(f"SELECT passage_id FROM unembedded ORDER BY passage_id {order} LIMIT ?", (count,))
+        ids += [row[0] for row in rows if row[0] not in ids]
+    chosen = sorted(ids[:limit])
     rows = connection.execute(
-        "SELECT p.id, p.text, p.heading FROM unembedded u JOIN passages p ON p.id = u.passage_id"
-        " ORDER BY u.passage_id LIMIT ?",
-        (limit,),
+        f"SELECT id, text, heading FROM passages WHERE id IN ({', '.join('?' * len(chosen))}) ORDER BY id", chosen
     )
     return [Pending(row[0], Passage(row[1], row[2]).embedded_text) for row in rows]
 

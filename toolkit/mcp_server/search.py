@@ -166,7 +166,10 @@ class Search:
                 check_model(connection, embedder)
         except ToolkitError as error:
             return None, [f"full text alone answered: {error}"]
-        return self._embedded(embedder, query), []
+        try:
+            return self._embedded(embedder, query), []
+        except RuntimeError as error:  # a full GPU, for one
+            return None, [f"full text alone answered, the embedding model failed: {str(error)[:200]}"]
 
     def _embedded(self, embedder: Embedder, query: str) -> NDArray[np.float32]:
         key = (embedder.name, query)
@@ -262,15 +265,20 @@ def _diverse(connection: sqlite3.Connection, scores: Mapping[int, float], limit:
 
 
 def _hits(connection: sqlite3.Connection, order: Sequence[int], limit: int) -> list[Hit]:
-    """Read the passages in this order; those that were deleted meanwhile are passed over."""
-    wanted = order[: limit + 50]
-    rows = connection.execute(
-        "SELECT id, kind, owner_id, namespace, text, heading, start_line, end_line, page FROM passages"
-        " WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(wanted),),
-    )
-    found = {row[0]: Hit(*row[:8], score=0.0, page=row[8]) for row in map(tuple, rows)}
-    return [found[key] for key in wanted if key in found][:limit]
+    """Read the first passages of this order; those that were deleted meanwhile are passed over."""
+    hits: list[Hit] = []
+    for start in range(0, len(order), limit):
+        wanted = order[start : start + limit]
+        rows = connection.execute(
+            "SELECT id, kind, owner_id, namespace, text, heading, start_line, end_line, page FROM passages"
+            " WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(wanted),),
+        )
+        found = {row[0]: Hit(*row[:8], score=0.0, page=row[8]) for row in map(tuple, rows)}
+        hits += [found[key] for key in wanted if key in found]
+        if len(hits) >= limit:
+            break
+    return hits[:limit]
 
 
 def _check(limit: int, diversity: float | None) -> None:

@@ -7,12 +7,10 @@ float32 ones of the store, and rows that were deleted meanwhile drop out there.
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -22,6 +20,7 @@ from toolkit.errors import ToolkitError
 from toolkit.mcp_server.filters import Filters
 from toolkit.mcp_server.indexer import StoredModel, stored_model
 from toolkit.mcp_server.store import Store
+from toolkit.mcp_server.vector_comparison import Neighbour, allowed_ids, compared, id_list, scored
 from toolkit.mcp_server.vector_graph import VectorGraph, belongs_to, build_graph, load_graph, newest_change
 from toolkit.mcp_server.vector_matrix import VectorMatrix, VectorRow
 
@@ -39,16 +38,11 @@ _ROWS = "SELECT p.id, p.kind, p.namespace, v.vector FROM vectors v JOIN passages
 _EMBEDDED = "SELECT id FROM passages WHERE NOT EXISTS (SELECT 1 FROM unembedded u WHERE u.passage_id = id)"
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A passage near a query. similarity: cosine, -1..1."""
-
-    passage_id: int
-    similarity: float
-
-
 class VectorIndex:
-    """Safe to use from many threads. graph_from: how many vectors are searched in memory at most."""
+    """Safe to use from many threads; not inside `Store.writing()`, where what is read may yet be rolled back.
+
+    graph_from: from how many vectors on the graph answers
+    """
 
     def __init__(self, store: Store, *, graph_from: int = GRAPH_FROM) -> None:
         self._store = store
@@ -169,7 +163,7 @@ class VectorIndex:
 
     def _take(self, connection: sqlite3.Connection, changed: Sequence[int]) -> None:
         found = list(
-            _rows(connection.execute(f"{_ROWS} WHERE p.id IN (SELECT value FROM json_each(?))", (_json(changed),)))
+            _rows(connection.execute(f"{_ROWS} WHERE p.id IN (SELECT value FROM json_each(?))", (id_list(changed),)))
         )
         gone = sorted(set(changed) - {row.passage_id for row in found})
         if self._matrix is not None:
@@ -188,16 +182,16 @@ class VectorIndex:
         condition, parameters = filters.sql()
         with self._store.reading() as connection:
             if not filters.open and self._leaves_few(connection, condition, parameters):
-                return _scored(connection, condition, parameters, query, limit)
+                return scored(connection, condition, parameters, query, limit)
             candidates = max(2 * limit, 32)
             while True:
                 ids = graph.nearest(query, candidates)
-                allowed = ids if filters.open else _allowed(connection, ids, condition, parameters)
-                found = _compared(connection, allowed[: 2 * limit], query)
+                allowed = ids if filters.open else allowed_ids(connection, ids, condition, parameters)
+                found = compared(connection, allowed[: 2 * limit], query)
                 if len(found) >= limit or len(ids) < candidates:
                     return found[:limit]
                 if candidates >= MOST_CANDIDATES:  # what is allowed lies far from the query: look at all of it
-                    return _scored(connection, condition, parameters, query, limit)
+                    return scored(connection, condition, parameters, query, limit)
                 wanted = candidates * max(2.0, 1.3 * limit / max(1, len(found)))
                 candidates = min(MOST_CANDIDATES, int(wanted))
 
@@ -224,76 +218,39 @@ class VectorIndex:
             self._builder.start()
 
     def _build(self, anew: bool) -> None:
+        lock = FileLock(f"{self._store.path}.vectors.lock")
         try:
-            with FileLock(f"{self._store.path}.vectors.lock", timeout=0 if not anew else 3600):
-                if not anew:
-                    graph = self._graph
-                    if graph is not None:
-                        self._save(graph)
-                    return
-                graph = build_graph(self._store, self._closing)
-                if graph is None:
-                    return
-                self._save(graph)
+            if not self._acquire(lock, patient=anew):
+                return
+            try:
+                graph = build_graph(self._store, self._closing) if anew else self._graph
+                if graph is not None:
+                    self._save(graph)
+            finally:
+                lock.release()
             with self._lock:
-                if self._model is not None and graph.state.generation == self._model.generation:
+                if anew and graph and self._model is not None and graph.state.generation == self._model.generation:
                     self._graph, self._matrix, self._seen = graph, None, graph.state.last_change
                     self._revision = None
-        except Timeout:
-            return
         except (ToolkitError, OSError, RuntimeError, sqlite3.Error) as error:  # search goes on in memory
             _log.warning("no vector graph was built: %s", error)
+
+    def _acquire(self, lock: FileLock, *, patient: bool) -> bool:
+        """Take the lock that one process holds while it builds or saves; another's build is waited for."""
+        while not self._closing.is_set():
+            try:
+                lock.acquire(timeout=0.5 if patient else 0)
+                return True
+            except Timeout:
+                if not patient:
+                    return False
+        return False
 
     def _save(self, graph: VectorGraph) -> None:
         try:
             graph.save(self._store.path)
         except (ToolkitError, OSError, RuntimeError) as error:  # a full disk: the next start builds it again
             _log.warning("the vector graph was not kept: %s", error)
-
-
-def _allowed(connection: sqlite3.Connection, ids: list[int], condition: str, parameters: list[str]) -> list[int]:
-    """Return those of `ids` that the condition allows, in their order."""
-    rows = connection.execute(
-        f"SELECT p.id FROM passages p WHERE p.id IN (SELECT value FROM json_each(?)) AND {condition}",
-        (_json(ids), *parameters),
-    )
-    kept = {row[0] for row in rows}
-    return [key for key in ids if key in kept]
-
-
-def _compared(connection: sqlite3.Connection, ids: list[int], query: NDArray[np.float32]) -> list[Neighbour]:
-    """Compare the query with these passages' vectors as the store has them; those that are gone drop out."""
-    rows = connection.execute(
-        "SELECT passage_id, vector FROM vectors WHERE passage_id IN (SELECT value FROM json_each(?))", (_json(ids),)
-    ).fetchall()
-    if not rows:
-        return []
-    vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), -1)
-    found = [Neighbour(row[0], float(score)) for row, score in zip(rows, vectors @ query, strict=True)]
-    return sorted(found, key=_nearest_first)
-
-
-def _nearest_first(found: Neighbour) -> tuple[float, int]:
-    return -found.similarity, found.passage_id
-
-
-def _scored(
-    connection: sqlite3.Connection,
-    condition: str,
-    parameters: Sequence[str],
-    query: NDArray[np.float32],
-    limit: int,
-) -> list[Neighbour]:
-    """Compare the query with every passage that the condition allows, in pieces."""
-    rows = connection.execute(
-        f"SELECT p.id, v.vector FROM passages p JOIN vectors v ON v.passage_id = p.id WHERE {condition}", parameters
-    )
-    best: list[Neighbour] = []
-    while piece := rows.fetchmany(CHUNK):
-        vectors = np.frombuffer(b"".join(row[1] for row in piece), "<f4").reshape(len(piece), -1)
-        best += [Neighbour(row[0], float(score)) for row, score in zip(piece, vectors @ query, strict=True)]
-        best = sorted(best, key=_nearest_first)[:limit]
-    return best
 
 
 def _rows(rows: Iterable[sqlite3.Row]) -> Iterator[VectorRow]:
@@ -305,7 +262,3 @@ def _count(connection: sqlite3.Connection) -> int:
     # Both by small indices: counting the vectors themselves would read their pages.
     passages = connection.execute("SELECT count(*) FROM passages").fetchone()[0]
     return passages - connection.execute("SELECT count(*) FROM unembedded").fetchone()[0]
-
-
-def _json(ids: Iterable[int]) -> str:
-    return json.dumps(list(ids))
