@@ -48,7 +48,9 @@ def delete_question(services: Callable[[], Services]) -> Callable[..., Awaitable
     async def ask(id: str, context: Context) -> Unasked | Elicit[DeleteConsent]:
         item = await _item(services, id)
         decision = services().policy.may("delete", item, by_person=False)
-        if decision.allowed or not decision.needs_person or not can_ask(context.client_capabilities):
+        # Outside of a request (execution.py) there is no client.
+        able = context.protocol_version is not None and can_ask(context.client_capabilities)
+        if decision.allowed or not decision.needs_person or not able:
             return Unasked()
         return Elicit(question(item), DeleteConsent)
 

@@ -6,6 +6,7 @@ is answered before the store is opened or anything heavy is imported; the embedd
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import anyio
 from mcp.server import MCPServer
 
 from toolkit import __version__
+from toolkit.errors import ToolkitError
 from toolkit.mcp_server.document_tools import document_tools
 from toolkit.mcp_server.fences import FENCE_RULE, random_nonce
 from toolkit.mcp_server.logs import log_to
@@ -67,10 +69,21 @@ def build_server(
     return server
 
 
+def _open(settings: ServerSettings) -> Services:
+    """Open everything, forget what is due, and read the vectors, so that the first search need not."""
+    services = open_services(settings)
+    try:
+        services.memory.enforce_budgets()
+        services.search.warm()
+    except ToolkitError as error:  # another program is writing just now: the next start does it
+        logging.getLogger(__name__).warning("put off: %s", error)
+    return services
+
+
 def serve(settings: ServerSettings, *, verbose: bool = False) -> None:
     """Serve a client on standard input and output until it goes."""
     log_to(verbose=verbose)
-    opening = Opening(lambda: open_services(settings))
+    opening = Opening(lambda: _open(settings))
 
     async def open_behind(context: Any, call_next: Any) -> Any:
         """Begin to open the store once the first message is answered, so that the handshake waits for nothing."""
