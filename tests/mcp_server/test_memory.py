@@ -386,6 +386,13 @@ def test_a_new_tag_can_raise_the_level_and_that_ends_the_expiry(opening):
     assert opened.memory.get(item.id).text == "one"
 
 
+def test_one_change_may_take_tags_away_and_make_the_item_strict(memory):
+    item = memory.store("one", tags=["a", "b"]).item
+    changed = memory.update(item.id, text="two", tags=["b"], preservation="strict")
+    assert (changed.text, changed.tags, changed.preservation) == ("two", ("b",), "strict")
+    assert memory.get(item.id) == changed
+
+
 def test_an_expiry_is_set_changed_and_taken_away_on_flexible_items_alone(memory):
     item = memory.store("one", namespace="scratch").item
     tomorrow = NOON + timedelta(days=1)

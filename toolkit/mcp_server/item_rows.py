@@ -154,6 +154,8 @@ def rewrite_item(connection: sqlite3.Connection, old: Item, new: Item, change: C
     add_history(connection, old, change)
     written = replace(new, version=old.version + 1, updated_at=change.at, tokens=estimated_tokens(new.text))
     with consent(connection, old.id, given=change.by_person):
+        # The tags first: they are guarded from the moment on that the item is strict.
+        _set_tags(connection, old.id, old.tags, written.tags)
         connection.execute(
             "UPDATE items SET text = ?, fingerprint = ?, preservation = ?, metadata = ?, source = ?, updated_at = ?,"
             " expires_at = ?, version = ?, tokens = ? WHERE id = ?",
@@ -170,7 +172,6 @@ def rewrite_item(connection: sqlite3.Connection, old: Item, new: Item, change: C
                 old.id,
             ),
         )
-        _set_tags(connection, old.id, old.tags, written.tags)
     if written.text != old.text:
         replace_passages(connection, "memory", old.id, old.namespace, item_passages(written.text))
     return written
