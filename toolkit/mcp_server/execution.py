@@ -79,6 +79,12 @@ def temporary_tools(
         services = open_services(settings, embedder=embedder, **memory_options)
         try:
             with tools_of(services, new_nonce=new_nonce) as execute_tool:
-                yield execute_tool
+
+                def execute_and_settle(name: str, arguments: dict[str, Any]) -> ToolResult:
+                    result = execute_tool(name, arguments)
+                    services.indexer.flush()  # what the next call finds must not depend on how fast a thread is
+                    return result
+
+                yield execute_and_settle
         finally:
             services.close()
