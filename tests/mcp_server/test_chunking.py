@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.mcp_server.stand_in import StandInEmbedder
@@ -65,7 +65,15 @@ def test_the_heading_counts_and_a_long_trail_keeps_its_inner_titles():
     assert count(passages[0].heading) <= 64
 
 
-@settings(max_examples=100, deadline=None)
+def test_a_passage_that_begins_with_the_last_one_brings_something_new():
+    text = "one two. three. four five six seven.\n\nnine ten eleven twelve."
+    passages = chunk_section(section(text), count, max_tokens=10, overlap_tokens=6)
+    assert len({passage.text for passage in passages}) == len(passages)
+    assert not any(after.text in before.text for before, after in zip(passages, passages[1:], strict=False))
+
+
+@settings(max_examples=60, deadline=None)
+@example([[". ", ". ", ". ", " ", " ", " ", ". "], [], [" ", " ", " ", ". ", *[" "] * 6]], 12, 5)
 @given(
     st.lists(st.lists(st.sampled_from([" ", ". ", "! ", ",", "\t", "。", ";"]), max_size=30), max_size=30),
     st.integers(12, 64),

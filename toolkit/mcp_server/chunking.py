@@ -64,9 +64,9 @@ def chunk_section(
     room = max_tokens - (count(heading) if heading else 2)
     atoms = list(_atoms(section.text, count, room))
     passages = []
-    first = 0
+    first = stop = 0
     while first < len(atoms):
-        stop = _stop(atoms, first, room)
+        stop = _stop(atoms, first, stop, room)
         passages.append(_passage(section, heading, atoms[first].start, atoms[stop - 1].end))
         if stop == len(atoms):
             break
@@ -74,11 +74,11 @@ def chunk_section(
     return passages
 
 
-def _stop(atoms: Sequence[_Atom], first: int, room: int) -> int:
-    """Return where the passage that begins at `first` ends."""
+def _stop(atoms: Sequence[_Atom], first: int, before: int, room: int) -> int:
+    """Return where the passage that begins at `first` ends: behind `before`, where the last one ended."""
     stop, filled, paragraph = first, 0, 0
     while stop < len(atoms) and (stop == first or filled + atoms[stop].tokens <= room):
-        if stop > first and atoms[stop].after_blank and filled >= WORTH * room:
+        if stop > max(first, before) and atoms[stop].after_blank and filled >= WORTH * room:
             paragraph = stop
         filled += atoms[stop].tokens
         stop += 1
