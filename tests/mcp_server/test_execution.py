@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,9 @@ def conversation() -> list[tuple[dict[str, Any], str]]:
 
 def test_equal_calls_with_the_same_clock_ids_and_nonces_give_equal_answers() -> None:
     assert conversation() == conversation()
+
+
+def test_the_guides_own_example_runs() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "mcp.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    exec(compile(example, "docs/mcp.md", "exec"), {})
