@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,31 @@ def test_the_example_policy_is_written_once_and_is_valid(home: Path) -> None:
     from toolkit.mcp_server.policy import Policy
 
     assert "house-rules" in Policy.load(path).namespaces
+
+
+@pytest.mark.slow
+def test_inspect_starts_the_server_and_shows_what_a_client_sees(store: Path) -> None:
+    def inspect(*arguments: str) -> str:
+        command = [sys.executable, "-m", "toolkit", "mcp", "inspect", "--no-model", "--store", str(store), *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    found = json.loads(inspect("--json"))
+    assert found["server"] == "toolkit" and found["protocol"] == "2026-07-28" and len(found["tools"]) == 19
+    assert found["health"]["items"] == 3 and found["health"]["model_state"] == "off"
+    assert found["prompts"] == ["context_for_task"] and len(found["resources"]) == 3
+    table = inspect()
+    assert "memory_delete" in table and "may remove or replace" in table
+
+
+def test_inspecting_a_client_that_does_not_know_the_server_or_a_command_that_is_gone_says_so(home: Path) -> None:
+    unknown = toolkit("mcp", "inspect", "--client", "cursor")
+    assert unknown.exit_code == 2 and "toolkit mcp install --client cursor" in unknown.stderr
+    assert "no such client: curser" in toolkit("mcp", "inspect", "--client", "curser").stderr
+    toolkit("mcp", "install", "--client", "cursor", "--no-model")
+    path = home / ".cursor" / "mcp.json"
+    path.write_text(path.read_text().replace(json.dumps(sys.executable), '"/absent/python"'))
+    gone = toolkit("mcp", "inspect", "--client", "cursor")
+    assert gone.exit_code == 1 and "/absent/python: the server did not answer" in gone.stderr
