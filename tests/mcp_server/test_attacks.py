@@ -225,7 +225,8 @@ def test_a_real_server_lives_through_oversized_and_malformed_messages(tmp_path: 
             deep = [deep]
         deep_call = {"name": "memory_store", "arguments": {"text": "deep", "metadata": {"a": deep}}}
         assert client.request("tools/call", deep_call)["error"]["code"] == -32600
-        assert client.call("memory_store", {"text": "half a pair \ud800"})["isError"]
+        half_a_pair = {"name": "memory_store", "arguments": {"text": "\ud800"}}
+        assert client.request("tools/call", half_a_pair)["error"]["code"] == -32600
         big = client.call("memory_store", {"text": "z" * (7 * 2**20)})
         assert big["isError"] and "at most" in big["content"][0]["text"]
         assert client.call("memory_store", {"text": "still here"})["structuredContent"]["outcome"] == "stored"

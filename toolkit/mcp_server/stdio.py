@@ -75,7 +75,7 @@ def _fault(text: str) -> tuple[str | int | None, int, str]:
         return None, PARSE_ERROR, "the line is not valid JSON; each message is one line of JSON"
     id = value.get("id") if isinstance(value, dict) and "method" in value else None
     known = id if isinstance(id, str | int) and not isinstance(id, bool) else None
-    return known, INVALID_REQUEST, "not a JSON-RPC 2.0 message, or one that is nested too deep"
+    return known, INVALID_REQUEST, "not a JSON-RPC 2.0 message, or nested too deep, or with text that is no Unicode"
 
 
 class _Lines:
