@@ -41,7 +41,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     rest=st.dictionaries(st.text(max_size=6), json_values, max_size=4),
     servers=st.none()

@@ -105,9 +105,9 @@ def fuzz(services: Services, calls: int) -> Counter[str]:
     return outcomes
 
 
-def test_200_calls_drawn_from_the_schemas_neither_crash_nor_lose_anything(services: Services, notes: Path) -> None:
-    outcomes = fuzz(services, 200)
-    assert sum(outcomes.values()) >= 180 and any(name.endswith("answered") for name in outcomes)
+def test_100_calls_drawn_from_the_schemas_neither_crash_nor_lose_anything(services: Services, notes: Path) -> None:
+    outcomes = fuzz(services, 100)
+    assert sum(outcomes.values()) >= 90 and any(name.endswith("answered") for name in outcomes)
 
 
 @pytest.mark.slow
