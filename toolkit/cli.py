@@ -62,6 +62,12 @@ def _serve() -> click.Command:
     return serve
 
 
+def _mcp() -> click.Command:
+    from toolkit.commands.mcp import mcp
+
+    return mcp
+
+
 def _gguf() -> click.Command:
     from toolkit.commands.gguf import gguf
 
@@ -107,6 +113,7 @@ COMMANDS: Entries = {
     "export": ("Write GGUF for llama.cpp and prove it.", _export),
     "chat": ("Talk to a run, an adapter or a .gguf.", _chat),
     "serve": ("Answer OpenAI's API on this machine.", _serve),
+    "mcp": ("Give MCP clients memory and search.", _mcp),
     "gguf": ("Look into .gguf files and compare them.", _gguf),
     "runs": ("List and show runs.", _runs),
     "checkpoint": ("Verify, list and prune checkpoints.", _checkpoint),

