@@ -100,6 +100,8 @@ MLX_SHAPES = {
         "hidden_size": 128,
         "changes": (("rope_parameters", LLAMA3_ROPE),),
     },
+    "qwen3": {"family": "qwen3", "hidden_size": 128},
+    "mistral": {"family": "mistral", "tied": False, "hidden_size": 128},
 }
 
 
@@ -109,6 +111,8 @@ MLX_SHAPES = {
         ("llama with llama3 rope", 4),
         pytest.param("qwen2", 4, marks=pytest.mark.slow),
         pytest.param("qwen2", 8, marks=pytest.mark.slow),
+        pytest.param("qwen3", 4, marks=pytest.mark.slow),
+        pytest.param("mistral", 4, marks=pytest.mark.slow),
         pytest.param("llama with llama3 rope", 8, marks=pytest.mark.slow),
     ],
 )
