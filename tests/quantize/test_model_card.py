@@ -22,7 +22,7 @@ from toolkit.quantize.origin import Origin, licence_of, model_name, origin_of
 from toolkit.quantize.places import MARK
 from toolkit.quantize.requests import ExportRequest
 from toolkit.quantize.usage import ollama_name
-from toolkit.runs import find_run
+from toolkit.runs import RunFolder, find_run
 
 Build = Callable[..., Path]
 
@@ -112,6 +112,20 @@ def test_the_licence_is_the_cards_or_else_that_of_the_licence_file(tmp_path: Pat
     assert licence_of(tmp_path) == "mit"
     assert licence_of(NANO_FOLDER) == "apache-2.0"
     assert origin_of(Target("model", "nano", NANO_FOLDER)) == Origin("nano", licence="apache-2.0")
+
+
+def test_a_model_that_was_trained_in_full_has_its_bases_name_and_licence(build_tiny_model: Build, tmp_path: Path):
+    base = tmp_path / "somewhere" / "small"
+    base.mkdir(parents=True)
+    (base / "LICENSE").write_text("MIT License\n", "utf-8")
+    run = RunFolder(tmp_path / "mine")
+    run.path.mkdir()
+    held = {"model": str(base), "model_folder": str(base), "method": "full", "data": "owner/data@main:part", "seed": 3}
+    run.update_manifest(held)
+    origin = origin_of(Target("run", "mine", build_tiny_model(), run_folder=run.path))
+    assert (origin.base, origin.licence, origin.method, origin.merged) == ("small", "mit", "full", "")
+    assert origin.datasets == ("owner/data",)
+    assert origin.training == {"seed": 3}
 
 
 def test_a_card_that_somebody_wrote_is_left_alone(build_tiny_model: Build, tmp_path: Path):

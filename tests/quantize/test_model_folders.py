@@ -19,7 +19,7 @@ import pytest
 from tests.quantize.conftest import LLAMA3_ROPE, transformers_logits
 from tests.quantize.test_export import files_limited_to
 from toolkit.affine import BITS, AffineLayout
-from toolkit.backends import Target
+from toolkit.backends import Target, open_target
 from toolkit.errors import JobFailed, ToolkitError
 from toolkit.quantize import folder_export, folder_plan, folder_proof, folder_writer
 from toolkit.quantize.export import export_model
@@ -100,6 +100,8 @@ MLX_SHAPES = {
         "hidden_size": 128,
         "changes": (("rope_parameters", LLAMA3_ROPE),),
     },
+    "qwen3": {"family": "qwen3", "hidden_size": 128},
+    "mistral": {"family": "mistral", "tied": False, "hidden_size": 128},
 }
 
 
@@ -109,6 +111,8 @@ MLX_SHAPES = {
         ("llama with llama3 rope", 4),
         pytest.param("qwen2", 4, marks=pytest.mark.slow),
         pytest.param("qwen2", 8, marks=pytest.mark.slow),
+        pytest.param("qwen3", 4, marks=pytest.mark.slow),
+        pytest.param("mistral", 4, marks=pytest.mark.slow),
         pytest.param("llama with llama3 rope", 8, marks=pytest.mark.slow),
     ],
 )
@@ -132,6 +136,9 @@ def test_an_mlx_folder_opens_in_mlx_lm_with_the_logits_of_its_dequantised_number
         logits = np.array(model(mx.array(rows())).astype(mx.float32))
     assert np.abs(logits - transformers_logits(plain, rows())).max() < 2e-3
     assert tokenizer.encode("The dog", add_special_tokens=False)
+    on_torch = open_target(Target("model", "tiny", report.path), "cpu", "float32", "torch").scorer
+    assert np.abs(np.concatenate(list(on_torch.logits(rows())), axis=1) - logits).max() < 2e-3
+    on_torch.close()
     # What was merged is in there: the unmerged base is farther away than the packed merge is from the merge.
     merged = transformers_logits(folder, rows(), adapter)
     assert np.abs(logits - merged).mean() < np.abs(transformers_logits(folder, rows()) - merged).mean()
@@ -347,7 +354,7 @@ def test_a_disk_that_fills_up_and_an_interruption_leave_nothing_behind(
 KILLED_HALF_WAY = """
 import os, signal, sys
 from pathlib import Path
-from toolkit.backends import Target
+from toolkit.backends import Target, open_target
 from toolkit.quantize import folder_export
 from toolkit.quantize.export import export_model
 from toolkit.quantize.requests import ExportRequest

@@ -121,7 +121,15 @@ FAULTS: dict[Callable[[Patch], None], tuple[str, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__)
+# Faults of which a like one is planted in the quick tests.
+RARE = (wrong_pre_tokenizer, special_tokens_as_plain_text, bos_not_added)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [pytest.param(plant, marks=pytest.mark.slow if plant in RARE else ()) for plant in FAULTS],
+    ids=[plant.__name__ for plant in FAULTS],
+)
 def test_a_planted_fault_fails_its_gate_and_the_file_does_not_take_its_name(
     build_tiny_model: Callable[..., Path],
     adapter_for: Callable[..., Path],

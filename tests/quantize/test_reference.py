@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pytest
 
 from tests.quantize.conftest import LLAMA3_ROPE, transformers_logits
 from toolkit.backends import Target
+from toolkit.gguf_backend.session import GgufScorer
 from toolkit.gguf_backend.weights import GgufTensors
 from toolkit.models import NANO_FOLDER
 from toolkit.quantize import prove, verify_behaviour
 from toolkit.quantize.activations import kernel_products
+from toolkit.quantize.comparison import reference_logits
 from toolkit.quantize.export import ExportRequest, export_files, export_model
 from toolkit.quantize.plan import QUANT_TYPES
 from toolkit.quantize.reference import layerwise_logits
@@ -161,3 +165,25 @@ def test_where_rounding_alone_does_more_than_the_limit_the_limit_is_twice_what_i
     assert found.sound
     assert found.noise is not None
     assert 1e-7 < found.kl <= found.limit == pytest.approx(2 * found.noise)
+
+
+@pytest.mark.slow
+def test_a_deep_random_model_agrees_up_to_its_rounding_noise_and_with_a_wrong_rope_base_it_does_not(
+    build_tiny_model: Build, tmp_path: Path
+):
+    folder = build_tiny_model(family="llama", hidden_size=512, layers=8, tied=False)
+    decoder = open_source("deep", folder, None).decoder
+    file = export_model(ExportRequest(Target("model", "deep", folder), "Q4_K_M", tmp_path, check=False)).path
+    scorer = GgufScorer(file, exact=True, threads=1)
+    mine = reference_logits(scorer, rows().tolist())
+    scorer.close()
+    found = engine_agreement(decoder, GgufTensors(file), mine, rows().tolist())
+    assert found.sound
+    assert MAX_ENGINE_KL < found.kl < 1e-2
+    assert found.noise is not None
+    assert found.limit == pytest.approx(2 * found.noise)
+    other = copy(decoder)
+    other.rope = replace(decoder.rope, base=10 * decoder.rope.base)
+    judged = engine_agreement(other, GgufTensors(file), mine, rows().tolist())
+    assert not judged.sound
+    assert judged.kl > 1

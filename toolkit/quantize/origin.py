@@ -94,7 +94,7 @@ def origin_of(target: Target) -> Origin:
     return Origin(
         label=target.label,
         base=base,
-        licence=licence_of(folder),
+        licence=licence_of(folder) or _licence_of_base(manifest),
         datasets=(_public_name(str(data)),) if data else (),
         method="qlora" if target.base is not None else method,
         merged=merged_into(target),
@@ -145,6 +145,12 @@ def licence_of(folder: Path) -> str:
         head = " ".join(path.read_text("utf-8", errors="replace")[:_HEAD_CHARACTERS].split())
         return next((name for name, text in _LICENCES if text.search(head)), "other")
     return ""
+
+
+def _licence_of_base(manifest: Mapping[str, Any]) -> str:
+    """Look where a run's base lies: a model that was trained in full brings no licence of its own."""
+    folder = manifest.get("model_folder")
+    return licence_of(Path(folder)) if isinstance(folder, str) and Path(folder).is_dir() else ""
 
 
 def hub_url(name: str, *, dataset: bool = False) -> str:
