@@ -53,10 +53,11 @@ def test_near_duplicates_and_equal_questions_stay_together_without_any_key() -> 
     data = [replace(example, metadata={}) for example in examples(40)]
     near, asked = [], []
     for index in range(0, 20):
-        words = data[index].messages[1].content.split()
+        question, answer = data[index].messages
+        words = question.content.split()
         words[len(words) // 2] = "otherwise"
-        near.append(replace(data[index], messages=(data[index].messages[0], Message("assistant", " ".join(words)))))
-        asked.append(replace(data[index], messages=(data[index].messages[0], Message("assistant", f"Other {index}."))))
+        near.append(replace(data[index], messages=(Message("user", " ".join(words)), answer)))
+        asked.append(replace(data[index], messages=(question, Message("assistant", f"Other {index}."))))
     for seed in range(4):
         splits = assign_splits([*data, *near, *asked], {"train": 50, "valid": 50}, seed)
         assert splits[:20] == splits[40:60] == splits[60:80]

@@ -107,9 +107,11 @@ def test_only_a_share_of_the_largest_category_above_the_limit_is_broken(tmp_path
         ("Combien de pommes a-t-elle données à ses amis, et combien en reste-t-il pour les deux autres ?", "fr"),
         ("¿Cuántas manzanas regaló a sus amigos y cuántas quedan todavía para las dos personas?", "es"),
         ("12 + 7 = 19", ""),
+        ("roge rusomi muni bilecupu dadebe rusomi roge pete cedasegi tidabube roge cerufega donesipa misapegi", ""),
+        ("これはペンです。それは私の本ではありません。", "ja"),
     ],
 )
-def test_languages_are_told_apart_and_sums_have_none(text: str, language: str) -> None:
+def test_languages_are_told_apart_and_sums_and_invented_words_have_none(text: str, language: str) -> None:
     assert language_of(text, words_of(text)) == language
 
 
