@@ -147,7 +147,7 @@ def scale(sizes: list[int], model: str, plot: Path | None) -> None:
 
 
 def draw(rows: list[tuple[int, float, float]], path: Path) -> None:
-    """Plot seconds and memory against size, both axes logarithmic, with the line that linear growth would follow."""
+    """Plot seconds (logarithmic, with the line that linear growth would follow) and memory against size."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -157,12 +157,14 @@ def draw(rows: list[tuple[int, float, float]], path: Path) -> None:
     sizes, seconds, memory = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     for axis, values, label in ((axes[0], seconds, "seconds of CPU time"), (axes[1], memory, "peak memory, MB")):
-        axis.loglog(sizes, values, "o-", color="#2a78d6", label="measured")
+        axis.semilogx(sizes, values, "o-", color="#2a78d6", label="measured")
         axis.set_xlabel("examples")
         axis.set_title(label, fontsize=11)
         axis.grid(which="major", color="#e4e3de")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].loglog(sizes, seconds[-1] * sizes / sizes[-1], "--", color="#d95f1e", label="linear")
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
+    axes[0].plot(sizes, seconds[-1] * sizes / sizes[-1], "--", color="#d95f1e", label="linear")
     axes[0].legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
 

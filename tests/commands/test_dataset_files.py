@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +128,34 @@ def test_inspect_finds_an_example_by_id_line_or_category_and_shows_its_ids(data:
     assert [line for line in only.splitlines() if line.startswith("──")] == [f"── {data}:3", f"── {data}:5"]
     nothing = toolkit("dataset", "inspect", data, "--id", "nobody")
     assert (nothing.exit_code, nothing.stderr) == (2, "error: no such example. Leave out --id, --category or --skip\n")
+
+
+def in_a_terminal(arguments: list[str], keys: list[bytes]) -> str:
+    """Run the command with a terminal of its own, type a key at every pause; return what it showed."""
+    ours, theirs = pty.openpty()
+    code = "from toolkit.cli import main; main()"
+    ran = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        for key in [*keys, b""]:
+            # The command drops what was typed before it asked: wait until it has shown something and is silent.
+            while select.select([ours], [], [], 1.5 if shown else 60)[0]:
+                shown += os.read(ours, 65536)
+            os.write(ours, key)
+    except OSError:  # Linux says so when the command has ended
+        pass
+    finally:
+        ran.kill()
+        ran.wait()
+        os.close(ours)
+    return shown.decode()
+
+
+@pytest.mark.slow
+def test_inspect_in_a_terminal_colours_what_is_trained_and_ends_at_q(data: Path) -> None:
+    shown = in_a_terminal(["dataset", "inspect", str(data)], [b" ", b"q"])
+    assert [f"── {data}:{number}" in shown for number in (1, 2, 3)] == [True, True, False]
+    green = re.findall(r"\x1b\[32m\x1b\[1m(.*?)\x1b\[0m", shown, re.DOTALL)
+    assert len(green) == 2 and green[0].startswith("Natalia sold 48/2") and green[0].endswith("<|im_end|>")
+    assert "«" not in shown

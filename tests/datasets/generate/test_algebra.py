@@ -39,7 +39,7 @@ def records() -> list[Record]:
 def test_the_examples_of_a_seed_have_the_bytes_that_they_always_had(records: list[Record]) -> None:
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records[:300])
     assert (
-        hashlib.sha256(lines.encode()).hexdigest() == "fa74c25abe27f82f657375b1de9819e9500029cc0ba82f375f6abb8613402f32"
+        hashlib.sha256(lines.encode()).hexdigest() == "425e4c4e423ada47599e7486680ccb55342e032f89758cffc4917a4e5df8922e"
     )
 
 
@@ -63,6 +63,14 @@ def test_a_proof_that_fails_is_reported_and_the_example_skipped(monkeypatch: pyt
     kinds = {record["metadata"]["kind"] for record in ALGEBRA.make(1, 40, told.append)}
     assert "quadratic equation" not in kinds
     assert len(told) > 5 and sum("does not solve it" in one for one in told) > 5
+
+
+def test_a_question_that_asks_for_a_check_gets_one_where_there_is_something_to_check(records: list[Record]) -> None:
+    asked = re.compile(r"check the result|to check it|Check your result|prove that it fits")
+    answers = [one["output"] for one in records if asked.search(one["instruction"])]
+    answers = [one for one in answers if re.search(r"[a-z] = |\. Put back", one) and "no real solution." not in one]
+    assert len(answers) > 20
+    assert [one for one in answers if "Check: " not in one and "Put back" not in one] == []
 
 
 def test_one_question_has_one_answer_and_wordings_differ(records: list[Record]) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -212,7 +213,8 @@ def test_a_worker_that_hangs_is_ended_with_all_its_processes_and_reported(
         if not state or state.startswith("Z"):
             return
         time.sleep(0.05)
-    pytest.fail(f"process {child} is still there")
+    os.kill(child, signal.SIGKILL)
+    pytest.fail(f"process {child} was still there")
 
 
 def test_a_machine_too_slow_to_tell_is_an_error_and_not_an_example(monkeypatch: pytest.MonkeyPatch) -> None:

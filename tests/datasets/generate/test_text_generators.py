@@ -308,7 +308,7 @@ def test_calls_are_executed_by_what_is_handed_in():
         return execute
 
     records = list(islice(memory_examples(open_tools)(1, 60), 60))
-    assert {"memory_store", "memory_link", "document_ingest"} <= set(made)
+    assert {"memory_store", "memory_link", "documents_ingest"} <= set(made)
     links = [record for record in records if record["metadata"]["operation"] == "link"]
     for record in links:
         assert re.fullmatch(r"Linked: item-m\d+ .* item-m\d+\.", record["messages"][-1]["content"])
@@ -325,13 +325,13 @@ def test_results_that_differ_the_second_time_are_left_out():
 
         def execute(name, arguments):
             result = dict(memory(name, arguments))
-            return {**result, "passages": number} if name == "document_ingest" else result
+            return {**result, "passages": number} if name == "documents_ingest" else result
 
         return execute
 
     why: list[str] = []
     records = list(memory_examples(open_tools)(1, 40, why.append))
-    assert why and all("document_ingest gave" in text for text in why)
+    assert why and all("documents_ingest gave" in text for text in why)
     assert "ingest" not in {record["metadata"]["operation"] for record in records}
 
 

@@ -38,6 +38,16 @@ def test_a_question_of_the_evaluation_set_is_found_in_the_data_although_reworded
     assert not validation.good
 
 
+def test_an_evaluation_set_with_fields_of_its_own_is_read_without_a_mapping(tmp_path: Path) -> None:
+    records = clean_records(5)
+    records[2]["instruction"] = json.loads((EXCERPT / "valid.jsonl").read_text("utf-8").splitlines()[3])["question"]
+    path = write(tmp_path / "train.jsonl", records)
+    assert found(judged(path, against=[EXCERPT / "valid.jsonl"]), "contamination") == ["train.jsonl:3"]
+    nothing = write(tmp_path / "nothing.jsonl", [{"a": 1}])
+    with pytest.raises(ToolkitError, match=r"nothing\.jsonl:1: no known shape"):
+        judged(path, against=[nothing])
+
+
 def test_train_and_test_of_gsm8k_are_not_contaminated_by_each_other() -> None:
     validation = judged(EXCERPT / "train.jsonl", against=[EXCERPT / "valid.jsonl"], data=GSM8K)
     assert validation.findings.counts["contamination"] == 0
@@ -107,9 +117,11 @@ def test_only_a_share_of_the_largest_category_above_the_limit_is_broken(tmp_path
         ("Combien de pommes a-t-elle données à ses amis, et combien en reste-t-il pour les deux autres ?", "fr"),
         ("¿Cuántas manzanas regaló a sus amigos y cuántas quedan todavía para las dos personas?", "es"),
         ("12 + 7 = 19", ""),
+        ("roge rusomi muni bilecupu dadebe rusomi roge pete cedasegi tidabube roge cerufega donesipa misapegi", ""),
+        ("これはペンです。それは私の本ではありません。", "ja"),
     ],
 )
-def test_languages_are_told_apart_and_sums_have_none(text: str, language: str) -> None:
+def test_languages_are_told_apart_and_sums_and_invented_words_have_none(text: str, language: str) -> None:
     assert language_of(text, words_of(text)) == language
 
 

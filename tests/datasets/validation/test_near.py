@@ -11,9 +11,13 @@ from toolkit.datasets.validation.shingles import number_words, whole_ngrams
 from toolkit.datasets.validation.texts import words_of
 
 
-def jaccard(first: list[str], second: list[str]) -> float:
-    """Compare sets of trigrams of words, by Python's own sets; past the end stands a mark."""
-    one, other = ({tuple([*words, "", ""][i : i + 3]) for i in range(len(words))} for words in (first, second))
+def trigrams(words: list[str]) -> frozenset[tuple[str, ...]]:
+    """Return the trigrams of words; past the end stands a mark."""
+    return frozenset(tuple([*words, "", ""][i : i + 3]) for i in range(len(words)))
+
+
+def jaccard(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> float:
+    """Compare by Python's own sets."""
     return len(one & other) / len(one | other)
 
 
@@ -31,13 +35,14 @@ def texts_with_neighbours(seed: int) -> list[list[str]]:
 
 def brute_force_clusters(texts: list[list[str]], threshold: float) -> set[frozenset[int]]:
     parent = list(range(len(texts)))
+    sets = [trigrams(words) for words in texts]
 
     def find(index: int) -> int:
         return index if parent[index] == index else find(parent[index])
 
     for second in range(len(texts)):
         for first in range(second):
-            if jaccard(texts[first], texts[second]) >= threshold:
+            if jaccard(sets[first], sets[second]) >= threshold:
                 parent[find(second)] = find(first)
     groups: dict[int, set[int]] = {}
     for index in range(len(texts)):
@@ -66,7 +71,7 @@ def test_similarities_are_exact_and_named_for_every_text_that_is_not_the_first_o
     assert [pair.index for pair in clusters.pairs] == [i for i, root in enumerate(clusters.root) if i != root]
     assert clusters.pairs
     for pair in clusters.pairs:
-        assert pair.jaccard == pytest.approx(jaccard(texts[pair.other], texts[pair.index]))
+        assert pair.jaccard == pytest.approx(jaccard(trigrams(texts[pair.other]), trigrams(texts[pair.index])))
 
 
 def test_a_bucket_of_equal_texts_is_one_cluster_and_texts_without_words_are_none() -> None:

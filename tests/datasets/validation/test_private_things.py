@@ -24,7 +24,7 @@ SECRETS = {
     "Twilio API Key": "AC0123456789abcdef0123456789abcdef",
     "Artifactory Credentials": "header AKCp8jQ8tAahqpT5JjZ4FRP2mW7GMoFZ674kGqHmupTesKeAY2G8NcmPKLuTxTGkKjDLRzDUQ",
     "Basic Auth Credentials": "postgres://bob:hunter22@db.internal/x",
-    "Secret Keyword": "password = 'hunter2Tiger9'",
+    "Secret Keyword": "password = 'hunter22'",
     "Base64 High Entropy String": 'the key is "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MDEyMzQ1Njc4OWFiY2RlZg"',
     "Hex High Entropy String": "'7f3a9b2c4d5e6f708192a3b4c5d6e7f8'",
 }

@@ -87,8 +87,8 @@ def worded(rng: random.Random, equations: str, unknowns: str, is_system: bool) -
 
 
 def closing(rng: random.Random, question: str, style: Style) -> tuple[str, Style]:
-    """Put a closing request after some of the questions; it then decides the style."""
-    if not chance(rng, 0.3):
+    """Put a closing request after some of the questions that ask for no check; it then decides the style."""
+    if style == "check" or not chance(rng, 0.3):
         return question, style
     text, asked = pick(rng, CLOSINGS)
     if asked == "solution" and ("How do" in question or "Show how" in question):

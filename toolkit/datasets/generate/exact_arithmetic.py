@@ -171,7 +171,7 @@ _REMAINDER_FORMS: tuple[tuple[str, str], ...] = (
     ),
     (
         "{a} things are packed in boxes of {b}. How many are left over?",
-        "{b} × {q} = {p}; {a} - {p} = {r}. {r} are left over.",
+        "{b} × {q} = {p}; {a} - {p} = {r}. Left over: {r}.",
     ),
     ("Is {a} divisible by {b}? If not, what is the remainder?", ""),
 )  # fmt: skip
@@ -213,6 +213,8 @@ def zero_division_problem(rng: random.Random) -> Made:
     first = 0 if chance(rng, 0.08) else nonzero(rng, -999, 9_999) if chance(rng, 0.7) else between(rng, 10**4, 10**9)
     question, style, named = _worded(rng, "÷", first, 0, plain)
     question, style = closing(rng, lead_in(rng, question), style)
+    if named.endswith(" gives"):
+        named = f"{named.removesuffix(' gives')} is"
     said = (_UNDEFINED if first else _ZERO_BY_ZERO)[style]
     return Made("division by zero", question, said.format(a=first, named=named), operands_key(first, 0), 1)
 

@@ -217,9 +217,9 @@ def _history(scene: Scene) -> Made:
 def _ingest(scene: Scene) -> Made:
     path = pick(scene.rng, list(FILES))
     if scene.rng.random() < 0.25:
-        scene.before.append(("document_ingest", {"path": path}))
-        scene.execute("document_ingest", {"path": path})
-    result = scene.call("document_ingest", path=path)
+        scene.before.append(("documents_ingest", {"path": path}))
+        scene.execute("documents_ingest", {"path": path})
+    result = scene.call("documents_ingest", path=path)
     return {"path": path}, f"{path}: {result['passages']} passages, {result['outcome']}."
 
 

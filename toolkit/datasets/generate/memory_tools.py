@@ -50,7 +50,7 @@ TOOLS: dict[str, dict[str, Any]] = {
         ),
         _schema("memory_list", "List the notes of a level.", {"preservation": _LEVEL}, ("preservation",)),
         _schema("memory_history", "Show earlier wordings of a note.", {"id": _TEXT}, ("id",)),
-        _schema("document_ingest", "Read a file into the memory.", {"path": _TEXT}, ("path",)),
+        _schema("documents_ingest", "Read a file into the memory.", {"path": _TEXT}, ("path",)),
     )
 }  # fmt: skip
 """The tools by name, as JSON schemas in the form that chat templates expect."""
@@ -102,7 +102,7 @@ class MemoryStandIn:
             "memory_link": self._link,
             "memory_list": self._list,
             "memory_history": self._history,
-            "document_ingest": self._ingest,
+            "documents_ingest": self._ingest,
         }[name]
         return execute(**arguments)
 

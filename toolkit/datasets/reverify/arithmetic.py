@@ -58,7 +58,8 @@ _REMAINDER = (
     re.compile(r"Is (\d+) divisible by (\d+)"),
 )  # fmt: skip
 _REST_CLAIMS = (
-    r"remainder is (\d+)", r"^(\d+)$", r"^(\d+) remains", r"(\d+) (?:is|are) left over", r"modulo \d+ is (\d+)\.",
+    r"remainder is (\d+)", r"^(\d+)$", r"^(\d+) remains", r"(\d+) is left over", r"Left over: (\d+)",
+    r"modulo \d+ is (\d+)\.",
 )  # fmt: skip
 _QUOTIENT_CLAIMS = (r"quotient is (\d+)", r"goes into \d+ (\d+) times")
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.config import DataConfig
+from toolkit.datasets.fields import suggest_mapping
 from toolkit.datasets.lines import read_values
 from toolkit.datasets.problems import condense
 from toolkit.datasets.records import example_from_record
+from toolkit.datasets.schema import Example
 from toolkit.datasets.validation.shingles import Numbers, number_words, whole_ngrams
 from toolkit.datasets.validation.sources import find_sources
 from toolkit.datasets.validation.texts import answer_of, prompt_of, words_of
@@ -53,7 +55,7 @@ class EvaluationSet:
         for source in find_sources(paths):
             for where, value in read_values(source.path, problems):
                 try:
-                    example = example_from_record(value, data, where)
+                    example = _read_question(value, data, where)
                 except ToolkitError as error:
                     problems.extend(error.problems)
                     continue
@@ -98,3 +100,15 @@ class EvaluationSet:
         pairs = np.unique(np.stack([np.repeat(owner[met], counts), places]), axis=1)
         met_pairs, times = np.unique(np.stack([pairs[0], self._owner[pairs[1]]]), axis=1, return_counts=True)
         return met_pairs[0], met_pairs[1], times
+
+
+def _read_question(value: object, data: DataConfig, where: str) -> Example:
+    """Read a record by the mapping, or by the one that its own fields suggest: benchmarks name theirs as they like."""
+    try:
+        return example_from_record(value, data, where)
+    except ToolkitError:
+        suggested = suggest_mapping(value) if isinstance(value, dict) else None
+        if suggested is None:
+            raise
+        fields = {name.removeprefix("data."): path for name, path in suggested.items()}
+        return example_from_record(value, DataConfig.model_validate(fields), where)

@@ -11,7 +11,7 @@ UNKNOWN = ""
 
 _CHARACTERS = 240
 _WORDS, _LEAST_WORDS = 80, 8
-_LEAST_LETTERS = 60
+_LEAST_LETTERS = 20
 _LEAST_CONFIDENCE = 0.9
 _ENGLISH = frozenset(
     "the of and is to how what are that with for this she his her they many much which you your it be does from".split()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -113,18 +113,25 @@ class NearIndex:
 
     def clusters(self, threshold: float) -> Clusters:
         """Group texts that a chain of pairs with at least `threshold` Jaccard joins."""
-        parent = list(range(len(self)))
+        parent = array("q", range(len(self)))
         joined: list[tuple[int, int, float]] = []
         if len(self) > 1:
-            bands, signatures = np.concatenate(self._bands), np.concatenate(self._signatures)
+            # Joined in place of the batches, one after the other, so that nothing is held twice for long.
+            self._bands = [np.concatenate(self._bands)]
+            self._signatures = [np.concatenate(self._signatures)]
             for band in range(_BANDS):
-                for first, second in _candidates(bands[:, band], signatures, threshold - _SLACK):
+                for first, second in _candidates(self._bands[0][:, band], self._signatures[0], threshold - _SLACK):
                     self._join(first, second, threshold, parent, joined)
-        root = np.array([_find(parent, index) for index in range(len(self))], dtype=np.int64)
+        root = np.fromiter((_find(parent, index) for index in range(len(self))), dtype=np.int64, count=len(self))
         return Clusters(root, _most_alike(joined, root))
 
     def _join(
-        self, first: int, second: int, threshold: float, parent: list[int], joined: list[tuple[int, int, float]]
+        self,
+        first: int,
+        second: int,
+        threshold: float,
+        parent: MutableSequence[int],
+        joined: list[tuple[int, int, float]],
     ) -> None:
         one, other = _find(parent, first), _find(parent, second)
         if one == other:
@@ -173,7 +180,7 @@ def _candidates(band: NDArray[np.uint32], signatures: NDArray[np.uint8], least: 
     return found
 
 
-def _find(parent: list[int], index: int) -> int:
+def _find(parent: MutableSequence[int], index: int) -> int:
     while parent[index] != index:
         parent[index] = parent[parent[index]]
         index = parent[index]

@@ -58,17 +58,16 @@ def note_marks(path: Path, findings: Findings) -> None:
         return
     try:
         with open_data(path) as file:
-            start, line, last = True, 1, b""
+            line, cut = 1, False
             while piece := file.read(_PIECE_BYTES):
-                if start and piece.startswith(b"\xef\xbb\xbf"):
+                if line == 1 and file.tell() == len(piece) and piece.startswith(b"\xef\xbb\xbf"):
                     findings.add("bom", f"{path}:1", "the file begins with a byte-order mark")
-                start = False
-                place = (last + piece).find(b"\r\n")
+                place = 0 if cut and piece.startswith(b"\n") else piece.find(b"\r\n")
                 if place >= 0:
-                    line += (last + piece)[:place].count(b"\n")
+                    line += piece.count(b"\n", 0, place)
                     findings.add("line-ends", f"{path}:{line}", "the line ends in CR LF")
                     return
                 line += piece.count(b"\n")
-                last = b"\r" if piece.endswith(b"\r") else b""
+                cut = piece.endswith(b"\r")
     except (OSError, EOFError, zlib.error):
         return  # Reading the records says what is wrong, with its place.
