@@ -328,6 +328,21 @@ def test_ingesting_reports_progress_and_stops_when_it_is_cancelled(services: Ser
     assert len(services.documents.list()) < 62, "it went on after it was cancelled"
 
 
+def test_progress_is_reported_to_the_end_but_not_for_each_of_many_files(services: Services, notes: Path) -> None:
+    for number in range(250):
+        (notes / f"n{number:03}.txt").write_text(f"{number}")
+    reports: list[float] = []
+
+    async def talk(client: Client) -> None:
+        async def progress(done: float, total: float | None, message: str | None) -> None:
+            reports.append(done)
+
+        await client.call_tool("documents_ingest", {"path": str(notes)}, progress_callback=progress)
+
+    ask(services, talk)
+    assert 50 <= len(reports) <= 130 and reports == sorted(reports) and reports[-1] == 252
+
+
 # --- resources and prompts ---
 
 
