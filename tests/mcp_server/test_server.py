@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,24 @@ def test_a_store_that_could_not_be_opened_is_said_by_every_tool_until_it_can_be(
 
     anyio.run(run)
     opening.close()
+
+
+def test_what_is_due_is_forgotten_when_a_server_starts(tmp_path: Path) -> None:
+    from toolkit.mcp_server import server
+    from toolkit.mcp_server.settings import ServerSettings, open_services
+
+    settings = ServerSettings(tmp_path / "m.sqlite3", embeds=False)
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    before = open_services(settings, now=lambda: long_ago)
+    before.memory.store("Over soon.", preservation="flexible", expires_at=long_ago + timedelta(days=1))
+    kept = before.memory.store("Kept.", preservation="moderate").item.id
+    before.close()
+    services = server._open(settings)
+    try:
+        with services.store.reading() as connection:
+            assert [row[0] for row in connection.execute("SELECT id FROM items")] == [kept]
+    finally:
+        services.close()
 
 
 if __name__ == "__main__":  # python -m tests.mcp_server.test_server: writes the table into the guide
