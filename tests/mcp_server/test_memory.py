@@ -845,9 +845,10 @@ def test_times_are_kept_in_utc_whatever_the_zone_of_the_clock(plain):
 def test_ids_of_the_real_kind_sort_as_they_were_made(plain):
     memory = Memory(plain.store, Policy(PolicyFile()), plain.search, now=plain.clock)
     ids = []
-    for number in range(20):
-        plain.clock.later(milliseconds=1)
+    for number in range(60):
+        plain.clock.later(milliseconds=number % 3 // 2)  # several in a millisecond
         ids.append(memory.store(f"text {number}").item.id)
+    assert len(set(ids)) == 60 and [item.id for item in memory.list(limit=60).items] == ids[::-1]
     assert ids == sorted(ids) and len({len(one) for one in ids}) == 1
     assert counting_ids()(NOON) == "000001"
 
