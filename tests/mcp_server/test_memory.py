@@ -343,6 +343,8 @@ def test_a_strict_item_gets_more_tags_and_metadata_and_loses_none(memory):
     ):
         refuses(lambda change=change: memory.update(item.id, **change), "the item is strict", NeedsPerson)
     refuses(lambda: memory.condense(item.id, "1"), "may not condense it: the item is strict", NeedsPerson)
+    person = f"Only a person can: toolkit mcp level {item.id} moderate"
+    refuses(lambda: memory.update(item.id, preservation="moderate"), person, NeedsPerson)
     assert memory.get(item.id).text == "one"
     assert memory.get(item.id).version == 2
 
