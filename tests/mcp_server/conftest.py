@@ -16,6 +16,8 @@ from tests.mcp_server.stand_in import StandInEmbedder
 from toolkit.mcp_server.server import ToolkitServer, build_server
 from toolkit.mcp_server.settings import ServerSettings, Services, open_services
 
+ERAS = ["legacy", "2026-07-28"]
+
 
 @pytest.fixture
 def notes(tmp_path: Path) -> Path:
@@ -78,3 +80,8 @@ def refusal(services: Services, tool: str, arguments: dict[str, Any] | None = No
         return " ".join(getattr(block, "text", "") for block in result.content)
 
     return ask(services, talk, **options)
+
+
+def store(services: Services, text: str, **more: Any) -> str:
+    """Keep a text through the tool and return its id."""
+    return call(services, "memory_store", {"text": text, **more})["id"]

@@ -111,6 +111,7 @@ def test_100_calls_drawn_from_the_schemas_neither_crash_nor_lose_anything(servic
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_many_calls_drawn_from_the_schemas_neither_crash_nor_lose_anything(services: Services, notes: Path) -> None:
     calls = int(os.environ.get("FUZZ_CALLS", "1000"))
     outcomes = fuzz(services, calls)

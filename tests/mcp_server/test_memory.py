@@ -343,6 +343,8 @@ def test_a_strict_item_gets_more_tags_and_metadata_and_loses_none(memory):
     ):
         refuses(lambda change=change: memory.update(item.id, **change), "the item is strict", NeedsPerson)
     refuses(lambda: memory.condense(item.id, "1"), "may not condense it: the item is strict", NeedsPerson)
+    person = f"Only a person can: toolkit mcp level {item.id} moderate"
+    refuses(lambda: memory.update(item.id, preservation="moderate"), person, NeedsPerson)
     assert memory.get(item.id).text == "one"
     assert memory.get(item.id).version == 2
 
@@ -845,9 +847,10 @@ def test_times_are_kept_in_utc_whatever_the_zone_of_the_clock(plain):
 def test_ids_of_the_real_kind_sort_as_they_were_made(plain):
     memory = Memory(plain.store, Policy(PolicyFile()), plain.search, now=plain.clock)
     ids = []
-    for number in range(20):
-        plain.clock.later(milliseconds=1)
+    for number in range(60):
+        plain.clock.later(milliseconds=number % 3 // 2)  # several in a millisecond
         ids.append(memory.store(f"text {number}").item.id)
+    assert len(set(ids)) == 60 and [item.id for item in memory.list(limit=60).items] == ids[::-1]
     assert ids == sorted(ids) and len({len(one) for one in ids}) == 1
     assert counting_ids()(NOON) == "000001"
 

@@ -309,6 +309,7 @@ def test_no_strict_item_is_changed_lost_or_left_out_by_hundreds_of_random_operat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute of processor time, which is long on a busy machine
 def test_no_strict_item_is_changed_lost_or_left_out_by_10000_random_operations(tmp_path):
     play = play_random(tmp_path, 20261128, 10_000)
     assert play.refused["needs a person"] > 200 and play.refused["attack"] > 50 and play.crowded > 100

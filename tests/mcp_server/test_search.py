@@ -305,6 +305,7 @@ def test_frequent_terms_are_left_out_and_the_rarest_asked_for_first(store, monke
         assert counted == {"common": 41, "some": 30, "rare": 1, "absent": 0}
         assert full_text.affordable_terms(counted, 100) == ["rare"]
         assert full_text.affordable_terms({"common": 41}, 100) == ["common"]
+        assert full_text.affordable_terms({"more": 30, "less": 20}, 1000) == ["less"]
         assert full_text.affordable_terms({"some": 19, "rare": 1}, 100) == ["rare", "some"]
         found = search_text(connection, "common some rare", 10)
     assert len(found) == 1 and found[0].score > 0

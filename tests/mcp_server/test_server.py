@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ import jsonschema
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitRequestParams, ElicitResult
 
-from tests.mcp_server.conftest import ask, call, refusal
+from tests.mcp_server.conftest import ERAS, ask, call, refusal, store
 from toolkit.mcp_server import answers
 from toolkit.mcp_server.server import build_server
 from toolkit.mcp_server.settings import Services
 
 ROOT = Path(__file__).resolve().parents[2]
-ERAS = ["legacy", "2026-07-28"]
 READING = {
     "memory_get", "memory_list", "memory_history", "memory_related", "memory_search", "assemble_context",
     "explain_policy", "documents_search", "documents_list", "health",
@@ -32,10 +30,6 @@ DESTROYING = {
     "documents_remove",
 }  # fmt: skip
 ADDING = {"memory_store", "memory_link"}
-
-
-def store(services: Services, text: str, **more: Any) -> str:
-    return call(services, "memory_store", {"text": text, **more})["id"]
 
 
 def tools(services: Services) -> list[Any]:
@@ -153,96 +147,6 @@ def test_a_namespace_that_the_policy_does_not_know_is_refused_with_those_that_it
     assert "defualt" in words and "default" in words.replace("defualt", "")
 
 
-# --- a person's consent ---
-
-
-def strict_item(services: Services) -> str:
-    return store(services, "Never delete this.", preservation="strict")
-
-
-@pytest.mark.parametrize("mode", ERAS)
-@pytest.mark.parametrize(
-    ("reply", "gone"),
-    [
-        (ElicitResult(action="accept", content={"delete": True}), True),
-        (ElicitResult(action="accept", content={"delete": False}), False),
-        (ElicitResult(action="accept", content={}), False),
-        (ElicitResult(action="decline"), False),
-        (ElicitResult(action="cancel"), False),
-    ],
-)
-def test_a_strict_item_is_deleted_when_the_person_who_is_asked_says_so(
-    services: Services, mode: str, reply: ElicitResult, gone: bool
-) -> None:
-    id = strict_item(services)
-    shown: list[str] = []
-
-    async def person(context: Any, question: ElicitRequestParams) -> ElicitResult:
-        shown.append(question.message)
-        return reply
-
-    answer = call if gone else refusal
-    said = answer(services, "memory_delete", {"id": id}, mode=mode, elicitation_callback=person)
-    assert len(shown) == 1 and id in shown[0] and "Never delete this." in shown[0] and "strict" in shown[0]
-    if gone:
-        assert said["done"] == "deleted, as a person agreed"
-        assert "is gone" in refusal(services, "memory_get", {"id": id})
-    else:
-        assert "nothing was deleted" in said and call(services, "memory_get", {"id": id})["item"]["version"] == 1
-
-
-@pytest.mark.parametrize("mode", ERAS)
-def test_where_no_person_can_be_asked_the_command_is_named_and_the_item_stays(services: Services, mode: str) -> None:
-    id = strict_item(services)
-    assert f"toolkit mcp delete {id}" in refusal(services, "memory_delete", {"id": id}, mode=mode)
-    for word in ("confirm", "by_person", "consent", "delete", "force"):
-        assert f"no argument '{word}'" in refusal(services, "memory_delete", {"id": id, word: True}, mode=mode)
-    assert call(services, "memory_get", {"id": id})["item"]["preservation"] == "strict"
-
-
-@pytest.mark.parametrize("mode", ERAS)
-def test_nobody_is_asked_about_an_item_that_may_go(services: Services, mode: str) -> None:
-    async def person(context: Any, question: ElicitRequestParams) -> ElicitResult:
-        raise AssertionError("asked for nothing")
-
-    id = store(services, "A moderate one.")
-    assert call(services, "memory_delete", {"id": id}, mode=mode, elicitation_callback=person)["done"] == "deleted"
-
-
-def test_a_forged_answer_is_no_consent(services: Services) -> None:
-    """An answer that nobody was asked for, sent along with the call as the stateless protocol sends answers."""
-    id = strict_item(services)
-
-    async def talk(client: Client) -> None:
-        for state in (None, "eyJ2IjozfQ", "x"):
-            params: dict[str, Any] = {"name": "memory_delete", "arguments": {"id": id}}
-            key = "toolkit.mcp_server.consent:delete_question.<locals>.ask"
-            params["inputResponses"] = {key: {"action": "accept", "content": {"delete": True}}}
-            if state is not None:
-                params["requestState"] = state
-            try:
-                result = await client.session.call_tool(
-                    "memory_delete", {"id": id}, input_responses=params["inputResponses"], request_state=state
-                )
-                assert getattr(result, "is_error", False) or getattr(result, "input_requests", None)
-            except MCPError:
-                pass
-
-    ask(services, talk, mode="2026-07-28")
-    assert call(services, "memory_get", {"id": id})["item"]["preservation"] == "strict"
-
-
-def test_the_level_of_a_strict_item_is_not_lowered_nor_its_text_changed(services: Services) -> None:
-    id = strict_item(services)
-    for change in ({"preservation": "flexible"}, {"text": "Delete this."}):
-        assert "strict" in refusal(services, "memory_update", {"id": id, **change})
-    assert "strict" in refusal(services, "memory_condense", {"id": id, "text": "Delete."})
-    other = store(services, "Another one.")
-    assert "strict" in refusal(services, "memory_merge", {"ids": [other, id]})
-    item = call(services, "memory_get", {"id": id})["item"]
-    assert "\nNever delete this.\n" in item["text"] and item["version"] == 1
-
-
 # --- bounds ---
 
 
@@ -280,52 +184,6 @@ def test_a_search_leaves_out_what_would_not_fit_and_says_how_much(services: Serv
     found = call(services, "memory_search", {"query": "archive", "limit": 50})
     assert len(json.dumps(found)) < 2 * answers.MAX_ANSWER_CHARACTERS
     assert found["left_out"] > 0 and found["results"]
-
-
-# --- documents ---
-
-
-def test_documents_are_found_with_file_and_lines_in_a_fence(services: Services, notes: Path) -> None:
-    done = call(services, "documents_ingest", {"path": str(notes)})
-    assert (done["added"], done["skipped_count"]) == (2, 0)
-    found = call(services, "documents_search", {"query": "red door"})
-    best = found["results"][0]
-    assert best["source"].startswith(str(notes / "keys.md")) and best["start_line"] and best["kind"] == "document"
-    assert best["text"].startswith(f"<<<untrusted {found['fence']} from {notes / 'keys.md'}")
-    assert "The red door is locked." in best["text"] and best["text"].endswith(f"<<<end {found['fence']}>>>")
-    listed = call(services, "documents_list", {})["documents"]
-    assert {Path(one["path"]).name for one in listed} == {"keys.md", "backup.txt"}
-    (notes / "keys.md").unlink()
-    again = call(services, "documents_ingest", {"path": str(notes)})
-    assert (again["removed"], again["unchanged"]) == (1, 1)
-    left = call(services, "documents_list", {})["documents"]
-    assert call(services, "documents_remove", {"id": left[0]["id"]})["path"] == str(notes / "backup.txt")
-    assert (notes / "backup.txt").exists() and not call(services, "documents_list", {})["documents"]
-
-
-@pytest.mark.parametrize("mode", ["legacy"])
-def test_ingesting_reports_progress_and_stops_when_it_is_cancelled(services: Services, notes: Path, mode: str) -> None:
-    for number in range(60):
-        (notes / f"n{number:03}.md").write_text(f"# Note {number}\n\nText number {number}.\n")
-    reports: list[tuple[float, float | None]] = []
-
-    async def talk(client: Client) -> None:
-        async def progress(done: float, total: float | None, message: str | None) -> None:
-            reports.append((done, total))
-            if len(reports) == 5:
-                scope.cancel()
-
-        with anyio.CancelScope() as scope:
-            await client.call_tool("documents_ingest", {"path": str(notes)}, progress_callback=progress)
-        assert scope.cancelled_caught
-        with anyio.fail_after(10):
-            health = await client.call_tool("health", {})
-        assert not health.is_error, "the connection goes on"
-
-    ask(services, talk, mode=mode)
-    assert [done for done, _ in reports] == sorted(done for done, _ in reports) and reports[0][1] == 62
-    time.sleep(0.3)
-    assert len(services.documents.list()) < 62, "it went on after it was cancelled"
 
 
 # --- resources and prompts ---
@@ -417,6 +275,24 @@ def test_a_store_that_could_not_be_opened_is_said_by_every_tool_until_it_can_be(
 
     anyio.run(run)
     opening.close()
+
+
+def test_what_is_due_is_forgotten_when_a_server_starts(tmp_path: Path) -> None:
+    from toolkit.mcp_server import server
+    from toolkit.mcp_server.settings import ServerSettings, open_services
+
+    settings = ServerSettings(tmp_path / "m.sqlite3", embeds=False)
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    before = open_services(settings, now=lambda: long_ago)
+    before.memory.store("Over soon.", preservation="flexible", expires_at=long_ago + timedelta(days=1))
+    kept = before.memory.store("Kept.", preservation="moderate").item.id
+    before.close()
+    services = server._open(settings)
+    try:
+        with services.store.reading() as connection:
+            assert [row[0] for row in connection.execute("SELECT id FROM items")] == [kept]
+    finally:
+        services.close()
 
 
 if __name__ == "__main__":  # python -m tests.mcp_server.test_server: writes the table into the guide

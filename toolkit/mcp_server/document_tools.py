@@ -19,6 +19,8 @@ from toolkit.mcp_server.settings import Services
 from toolkit.mcp_server.tools import MAX_LISTED, Cursor, ItemId, Namespace, make_tool
 
 MAX_SKIPPED = 20
+MAX_REPORTS = 100
+"""About how many reports of progress an ingest makes, however many files there are."""
 
 
 class SkippedView(BaseModel):
@@ -122,7 +124,7 @@ async def _ingest(services: Callable[[], Services], path: str, namespace: str | 
             stop.set()
 
     def progress(done: int, total: int, *_: object) -> None:
-        if not stop.is_set():
+        if not stop.is_set() and (done % max(1, total // MAX_REPORTS) == 0 or done == total):
             anyio.from_thread.run(context.report_progress, done, total)
 
     def work() -> IngestAnswer | ToolkitError:

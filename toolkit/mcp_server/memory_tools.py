@@ -59,14 +59,15 @@ Relation = Annotated[Name, Field(description="How they belong together, e.g. `su
 def memory_tools(services: Callable[[], Services], new_nonce: NewNonce = random_nonce) -> list[Tool]:
     """Return the tools that read and write items."""
     return [
-        *_writing(services),
+        *_keeping(services),
+        *_shortening(services),
         *_deleting(services),
         *_reading(services, new_nonce),
         *_linking(services, new_nonce),
     ]
 
 
-def _writing(services: Callable[[], Services]) -> list[Tool]:
+def _keeping(services: Callable[[], Services]) -> list[Tool]:
     def memory_store(
         text: ItemText,
         namespace: Namespace = None,
@@ -125,6 +126,13 @@ def _writing(services: Callable[[], Services]) -> list[Tool]:
             changes["expires_at"] = None if never_expires else _aware(expires_at)
         return _changed(services().memory.update(id, **changes), "updated")
 
+    return [
+        make_tool(memory_store, title="Remember", repeats=True),
+        make_tool(memory_update, title="Change a memory", destroys=True, repeats=True),
+    ]
+
+
+def _shortening(services: Callable[[], Services]) -> list[Tool]:
     def memory_condense(id: ItemId, text: ItemText) -> ChangedAnswer:
         """Put a shorter text in the place of an item's own.
 
@@ -143,8 +151,6 @@ def _writing(services: Callable[[], Services]) -> list[Tool]:
         return _changed(services().memory.merge(tuple(ids), text), f"{len(ids)} items merged into this one")
 
     return [
-        make_tool(memory_store, title="Remember", repeats=True),
-        make_tool(memory_update, title="Change a memory", destroys=True, repeats=True),
         make_tool(memory_condense, title="Shorten a memory", destroys=True, repeats=True),
         make_tool(memory_merge, title="Merge memories", destroys=True),
     ]

@@ -220,7 +220,11 @@ class Policy:
             raise ToolkitError(what, where=where)
         if operation == "delete":
             raise NeedsPerson(what, where=where, hint=f"Only a person can: toolkit mcp delete {item.id}")
-        hint = f"Store a new item and link it with this one; a person can delete it: toolkit mcp delete {item.id}"
+        if operation == "lower":
+            raise NeedsPerson(what, where=where, hint=f"Only a person can: toolkit mcp level {item.id} moderate")
+        hint = (
+            f"Store a new item and link it with this one; a person can allow it: toolkit mcp level {item.id} moderate"
+        )
         raise NeedsPerson(what, where=where, hint=hint)
 
     def explain(

@@ -7,6 +7,7 @@ is answered before the store is opened or anything heavy is imported; the embedd
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -70,14 +71,21 @@ def build_server(
 
 
 def _open(settings: ServerSettings) -> Services:
-    """Open everything, forget what is due, and read the vectors, so that the first search need not."""
+    """Open everything and forget what is due; the vectors are read behind it, so that the first search need not."""
     services = open_services(settings)
     try:
         services.memory.enforce_budgets()
-        services.search.warm()
     except ToolkitError as error:  # another program is writing just now: the next start does it
         logging.getLogger(__name__).warning("put off: %s", error)
+    threading.Thread(target=_warm, args=(services,), name="warm", daemon=True).start()
     return services
+
+
+def _warm(services: Services) -> None:
+    try:
+        services.search.warm()
+    except (ToolkitError, RuntimeError) as error:  # closed meanwhile, or no vectors to be had: a search says so itself
+        logging.getLogger(__name__).info("vectors were not read ahead: %s", type(error).__name__)
 
 
 def serve(settings: ServerSettings, *, verbose: bool = False) -> None:
