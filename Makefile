@@ -5,7 +5,8 @@ BACKEND ?= auto
 PYTHON ?=
 BIN := .venv/bin
 STAMP := .venv/.ready
-PYTEST := $(BIN)/python -m pytest -q
+# Two at a time: a file's tests stay together, since they share models that were built for them.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 CORE := data/core
 
 .DEFAULT_GOAL := help

@@ -244,7 +244,7 @@ def test_a_killed_process_that_nobody_has_asked_after_does_not_count_as_training
     child = os.fork()
     if child == 0:
         os._exit(0)
-    time.sleep(0.1)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
     run.update_manifest({"process_id": child, "process_started": time.time()})
     assert run.status() == "killed"
     os.waitpid(child, 0)

@@ -243,6 +243,11 @@ def test_a_root_that_is_a_link_is_the_folder_that_it_leads_to(library, tmp_path)
     assert library.documents.list()[0].path == str(library.root / "a.txt")
 
 
+def test_a_path_with_a_nul_in_it_is_refused_in_words(library):
+    with pytest.raises(ToolkitError, match="NUL"):
+        library.documents.ingest(library.root / "a\0b.txt", namespace="default")
+
+
 @pytest.mark.parametrize("swapped", ["file", "folder"])
 def test_a_link_that_is_put_in_place_after_the_look_is_not_followed(library, monkeypatch, swapped):
     (library.outside / "a.txt").write_text("secret words")

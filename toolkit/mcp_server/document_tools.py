@@ -130,8 +130,6 @@ async def _ingest(services: Callable[[], Services], path: str, namespace: str | 
     def work() -> IngestAnswer | ToolkitError:
         # A fault is handed over, not raised: out of a task group it would come in a group of its own.
         try:
-            if "\0" in path:
-                raise ToolkitError("a path holds no NUL character", where="path")
             opened = services()
             chosen = opened.policy.namespace_for(namespace)
             # Without a request (execution.py) there is nobody to report to.

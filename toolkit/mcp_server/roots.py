@@ -55,6 +55,8 @@ class Roots:
 
     def place(self, path: Path) -> Place:
         """Resolve a path. Raises ToolkitError when it is not below a root, or is hidden or ignored there."""
+        if "\0" in str(path):
+            raise ToolkitError("a path holds no NUL character", where="path")
         if not self.folders:
             raise ToolkitError(
                 "no folder is listed that documents may be read from",
