@@ -20,6 +20,7 @@ from toolkit.tensor_files import INDEX_NAME, SINGLE_NAME, FolderTensors, TensorE
 
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano"
+LICENCE_PATTERN = "LICENSE*"
 # What a model consists of here: weights, configuration, tokenizer, chat template; no pickles, no code.
 HUB_PATTERNS = (
     "*.safetensors",
@@ -28,7 +29,7 @@ HUB_PATTERNS = (
     "*.jinja",
     "*.txt",
     "*.model",
-    "LICENSE*",
+    LICENCE_PATTERN,
     "README.md",
 )
 # What a tokenizer is read from: Hugging Face's, else SentencePiece's.
@@ -49,6 +50,12 @@ COMPANION_FILES = (
 )
 _BLOCK_WEIGHT = re.compile(r"\.(?:layers|h|blocks)\.\d+\..+\.weight$")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
+
+
+def companion_names(folder: Path) -> list[str]:
+    """Return which of `COMPANION_FILES` a model's folder has, and its licences: its terms go where its weights go."""
+    licences = sorted(path.name for path in folder.glob(LICENCE_PATTERN) if path.is_file())
+    return [*(name for name in COMPANION_FILES if (folder / name).is_file()), *licences]
 
 
 @dataclass(frozen=True)

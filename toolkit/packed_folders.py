@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from toolkit.affine import AffineLayout, quantise
 from toolkit.atomic_files import write_atomic
 from toolkit.errors import ToolkitError
-from toolkit.models import COMPANION_FILES, ModelFacts
+from toolkit.models import ModelFacts, companion_names
 from toolkit.tensor_files import (
     INDEX_NAME,
     SINGLE_NAME,
@@ -162,9 +162,8 @@ def write_packed_folder(
         ToolkitError: a weight is NaN or infinite.
         JobFailed: the disk is full.
     """
-    for name in COMPANION_FILES:
-        if (facts.folder / name).is_file():
-            shutil.copyfile(facts.folder / name, folder / name)
+    for name in companion_names(facts.folder):
+        shutil.copyfile(facts.folder / name, folder / name)
     packed = [name for name, own in parts.items() if len(own) > 1]
     config = {**facts.config, **packer.config(facts, packed)}
     write_atomic(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -106,6 +106,7 @@ def test_patience_without_validation_data_is_refused(tiny_qwen2: Path, data: Pat
 
 def test_full_fine_tuning_leaves_a_complete_model_in_the_bases_precision(build_tiny_model, data: Path) -> None:
     base = build_tiny_model(family="llama", tied=False, dtype="bfloat16", max_shard_size="100KB")
+    (base / "LICENSE").write_text("Use it well.\n", "utf-8")
     run = finetune(base, data, "--method", "full")
     before, after = FolderTensors(base), FolderTensors(run.model)
     assert set(before) == set(after)
@@ -114,7 +115,7 @@ def test_full_fine_tuning_leaves_a_complete_model_in_the_bases_precision(build_t
     assert not np.array_equal(before[name].array, after[name].array)
     facts = read_model(run.model)
     assert facts.architecture == "LlamaForCausalLM"
-    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for file in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "LICENSE"):
         assert (run.model / file).read_bytes() == (base / file).read_bytes()
     assert toolkit("finetune", "--model", run.model, "--data", data, "--dry-run").exit_code == 0
 

@@ -13,7 +13,7 @@ from toolkit.checkpoints import Checkpoint
 from toolkit.config import FinetuneConfig
 from toolkit.errors import JobFailed, Problem
 from toolkit.jobs.job import Job
-from toolkit.models import COMPANION_FILES, ModelFacts
+from toolkit.models import ModelFacts, companion_names
 from toolkit.runs import RunFolder
 from toolkit.tensor_files import SINGLE_NAME, StoredTensor, write_tensors
 
@@ -42,9 +42,8 @@ def write_model(folder: Path, base: ModelFacts, weights: Mapping[str, StoredTens
         raise JobFailed.gather(problems)
     stored = {name: _cast(weights[name], dtype or entry.dtype) for name, entry in entries.items()}
     with atomic_folder(folder) as partial:
-        for name in COMPANION_FILES:
-            if (base.folder / name).is_file():
-                shutil.copyfile(base.folder / name, partial / name)
+        for name in companion_names(base.folder):
+            shutil.copyfile(base.folder / name, partial / name)
         if dtype is not None:
             config = {key: value for key, value in base.config.items() if key != "dtype"}
             write_atomic(partial / "config.json", json.dumps({**config, "torch_dtype": dtype}, indent=2) + "\n")

@@ -21,7 +21,7 @@ from toolkit.affine import quantise
 from toolkit.atomic_files import write_atomic
 from toolkit.errors import JobFailed
 from toolkit.gguf_backend.model import usable_threads
-from toolkit.models import COMPANION_FILES
+from toolkit.models import companion_names
 from toolkit.packed_folders import in_dtype
 from toolkit.quantize.architectures.decoder import HEAD
 from toolkit.quantize.architectures.rope import older_spelling
@@ -128,9 +128,8 @@ def _blocks(source: FolderSource, names: tuple[str, ...]) -> Iterator[_Block]:
 
 def _write_companions(folder: Path, source: FolderSource, plan: FolderPlan) -> None:
     """Copy what belongs to a complete model beside its weights; fill in what the loader of ours had to make up."""
-    names = [name for name in COMPANION_FILES if (source.folder / name).is_file()]
-    licences = sorted(path.name for path in source.folder.glob("LICENSE*") if path.is_file())
-    for name in (*names, *licences):
+    names = companion_names(source.folder)
+    for name in names:
         shutil.copyfile(source.folder / name, folder / name)
     if (source.folder / TEMPLATES_FOLDER).is_dir():
         shutil.copytree(source.folder / TEMPLATES_FOLDER, folder / TEMPLATES_FOLDER)
