@@ -110,7 +110,10 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Yield this thread's connection on one consistent snapshot of the file. Nested use joins the outer one."""
+        """Yield this thread's connection on one consistent snapshot of the file. Nested use joins the outer one.
+
+        A statement that writes is refused: a read ends in a rollback, so the change would be lost in silence.
+        """
         session = self._session()
         if session.depth:
             with self._nested(session):
@@ -121,10 +124,13 @@ class Store:
             self._retried(lambda: _begin_snapshot(connection))
             session.doing, session.depth = "reading", 1
             try:
+                connection.execute("PRAGMA query_only = ON")
                 yield connection
             finally:
                 session.doing, session.depth = "", 0
                 _rollback(connection)
+                with suppress(sqlite3.ProgrammingError):
+                    connection.execute("PRAGMA query_only = OFF")
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from tests.mcp_server.store.rows import put, texts
+from toolkit.errors import JobFailed
 from toolkit.mcp_server.store import Store
 
 
@@ -61,6 +62,16 @@ def test_a_read_stays_on_its_snapshot_while_others_write(store, path):
         assert connection.execute("SELECT count(*) FROM items").fetchone()[0] == 0
     assert list(texts(store)) == ["a"]
     other.close()
+
+
+def test_a_statement_that_writes_while_reading_is_refused_and_later_writes_go_on(store):
+    with store.reading() as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        put(connection, "a")
+    with pytest.raises(JobFailed, match="can only be read, nothing was written"), store.reading() as connection:
+        put(connection, "a")
+    with store.writing() as connection:
+        put(connection, "b")
+    assert texts(store) == {"b": "milk"}
 
 
 def test_a_write_inside_a_read_is_refused_since_its_snapshot_may_be_old(store):
