@@ -140,7 +140,7 @@ def test_a_shard_that_has_lost_a_lot_is_filled_before_another_is_begun(graph):
 
 
 def test_a_larger_shard_is_searched_with_more_candidates():
-    assert [search_expansion(size) for size in (0, 100_000, 150_000, 200_000)] == [256, 256, 384, 512]
+    assert [search_expansion(size) for size in (0, 100_000, 125_000, 200_000)] == [256, 256, 320, 384]
 
 
 # --- worn shards -----------------------------------------------------------------------------------------------------

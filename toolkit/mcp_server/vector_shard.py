@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from usearch.index import Index
 
 # On the 100,000 vectors of benchmarks/memory.py recall@10 is 0.993 to 0.997 with these; with connectivity 16 and
-# expansions of 128 it is 0.93, and the graph is built in a third of the time.
+# expansions of 128 it is 0.93, and the graph is built in a third of the time. On its million, in five shards, 256
+# candidates in each find 0.983 in 7 ms, 384 find 0.994 in 11 and 512 find 0.997 in 14.
 CONNECTIVITY = 32
 EXPANSION_ADD = 256
 EXPANSION_SEARCH = 256
 EXPANSION_SEARCH_SIZE = 100_000
+MOST_EXPANSION_SEARCH = 384
 # So many removals never make a shard worth building again.
 WORN_FROM = 1_000
 
@@ -118,4 +120,4 @@ def load_shard(path: Path, dimension: int, file: ShardFile) -> Shard | None:
 
 def search_expansion(size: int) -> int:
     """Return how many candidates a search of a shard of `size` vectors keeps in view."""
-    return EXPANSION_SEARCH * max(size, EXPANSION_SEARCH_SIZE) // EXPANSION_SEARCH_SIZE
+    return min(MOST_EXPANSION_SEARCH, EXPANSION_SEARCH * max(size, EXPANSION_SEARCH_SIZE) // EXPANSION_SEARCH_SIZE)
