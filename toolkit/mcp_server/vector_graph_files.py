@@ -100,14 +100,10 @@ def _write_shard(graph: VectorGraph, shard: Shard, store: Path) -> tuple[ShardFi
 
 def _is_there(store: Path, file: ShardFile) -> bool:
     """Say whether the file is one of ours, in the store's folder and of the size that it should have."""
-    if not _is_ours(file.name, f"{store.name}.vectors-", ".usearch"):
+    if not file.name.startswith(f"{store.name}.vectors-") or not file.name.endswith(".usearch"):
         return False
-    path = store.with_name(file.name)
+    path = store.with_name(file.name)  # a ValueError where the name leads into another folder
     return path.is_file() and not path.is_symlink() and path.stat().st_size == file.size_bytes
-
-
-def _is_ours(name: str, start: str, end: str) -> bool:
-    return name == Path(name).name and name.startswith(start) and name.endswith(end)
 
 
 def _matching(store: Path, start: str, end: str) -> list[Path]:
