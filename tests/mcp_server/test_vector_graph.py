@@ -355,6 +355,21 @@ def test_a_worn_graph_is_renewed_in_the_background_and_kept(store):
     index.close()
 
 
+def test_the_few_vectors_that_many_shards_have_left_are_built_into_fewer(store):
+    vectors = unit(250)
+    ids = fill(store, vectors)
+    index = built(store)
+    with store.writing() as connection:
+        connection.execute("DELETE FROM passages WHERE id % 5")
+    index.refresh()
+    index.wait_for_graph()
+    index.refresh()
+    assert len(index) == 50 and len(shard_files(store.path)) == len(on_disk(store.path)) == 1
+    left = [key for key in ids if key % 5 == 0]
+    assert found(index, vectors[60]) == exact(vectors[[ids.index(key) for key in left]], vectors[60], left)
+    index.close()
+
+
 def test_closing_keeps_what_was_learnt_unless_another_process_is_at_it(store):
     fill(store, unit(250))
     index, other = built(store), VectorIndex(store, graph_from=200)

@@ -51,6 +51,11 @@ class VectorGraph:
         """Whether so much of a shard was removed that it should be built again."""
         return any(shard.worn for shard in self._shards)
 
+    @property
+    def scattered(self) -> bool:
+        """Whether it has more than twice as many shards as its vectors need: each costs a search of its own."""
+        return len(self._shards) > 2 * (1 + len(self) // SHARD_SIZE)
+
     def add(self, ids: Sequence[int], vectors: NDArray[np.float32], *, threads: int = 1) -> None:
         """Add vectors (n, dimension); ids that are there stay as they are, since a vector never changes."""
         keys = np.asarray(ids, dtype=np.uint64)

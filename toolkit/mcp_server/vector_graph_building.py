@@ -17,7 +17,8 @@ from toolkit.mcp_server.vector_graph_files import load_graph
 def build_graph(store: Store, closing: threading.Event, worn: VectorGraph | None = None) -> VectorGraph | None:
     """Build the graph of all vectors, in short reads, so that writers are not held up. None when told to close.
 
-    A graph that another process has built meanwhile is taken instead. Of a worn graph only the worn shards are built.
+    A graph that another process has built meanwhile is taken instead. Of a worn graph only the worn shards are built,
+    unless few vectors are left for so many shards.
     """
     with store.reading() as connection:
         model, last_change = stored_model(connection), newest_change(connection)
@@ -32,7 +33,7 @@ def build_graph(store: Store, closing: threading.Event, worn: VectorGraph | None
         ):
             return graph
     threads = max(1, (os.cpu_count() or 2) // 2)
-    if worn is not None:
+    if worn is not None and not worn.scattered:
         worn.renew(closing, threads=threads)
         return worn
     graph = VectorGraph(GraphState(model.name, model.dimension, model.generation, last_change))
