@@ -311,6 +311,17 @@ def test_frequent_terms_are_left_out_and_the_rarest_asked_for_first(store, monke
     assert len(found) == 1 and found[0].score > 0
 
 
+def test_of_terms_too_frequent_to_be_counted_the_rarer_is_asked_for(store, monkeypatch):
+    monkeypatch.setattr(full_text, "BUDGET", 10)
+    with store.writing() as connection:
+        for number in range(100):
+            words = "common" + (" some" if number % 4 == 0 else "")
+            replace_passages(connection, "memory", str(number), "default", [Passage(f"{words} text {number}")])
+    with store.reading() as connection:
+        for query in ("common some", "some common"):
+            assert {match.passage_id % 4 for match in search_text(connection, query, 100)} == {1}
+
+
 def test_coverage_tells_a_full_match_from_a_few_common_words(memories):
     with memories.store.reading() as connection:
         (full, *_) = search_text(connection, "milk mondays ordered", 5)

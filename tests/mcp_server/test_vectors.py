@@ -18,7 +18,7 @@ from toolkit.mcp_server.filters import Filters
 from toolkit.mcp_server.indexer import Indexer, reembed
 from toolkit.mcp_server.passages import Passage, delete_passages, pending_count, replace_passages, set_vectors
 from toolkit.mcp_server.store import Store
-from toolkit.mcp_server.vector_graph import manifest_path
+from toolkit.mcp_server.vector_graph_files import manifest_path
 from toolkit.mcp_server.vector_index import VectorIndex
 from toolkit.mcp_server.vector_matrix import VectorMatrix, VectorRow
 
@@ -222,7 +222,7 @@ def test_a_filter_whose_passages_lie_far_from_the_query_still_finds_them_all(gra
 def test_a_graph_file_that_cannot_be_trusted_is_built_again(graph, store, damage):
     _, vectors, ids = graph
     manifest = json.loads(manifest_path(store.path).read_text())
-    path = store.path.with_name(manifest["file"])
+    path = store.path.with_name(manifest["shards"][0]["name"])
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1

@@ -79,7 +79,7 @@ def search_text(
 
 
 def affordable_terms(counted: Mapping[str, int], passages: int) -> list[str]:
-    """Return the terms to ask for, the rarest first. counted: term → how many passages hold it."""
+    """Return the terms to ask for, the rarest first. counted: term → how many passages hold it; of equals the first."""
     common = max(10.0, COMMON_SHARE * passages)
     chosen: list[str] = []
     spent = 0
@@ -93,11 +93,21 @@ def affordable_terms(counted: Mapping[str, int], passages: int) -> list[str]:
 
 
 def _counted(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:
-    """Return how many passages hold each term, counted to BUDGET + 1 at most."""
-    statement = "SELECT count(*) FROM (SELECT 1 FROM passages_fts WHERE passages_fts MATCH ? LIMIT ?)"
-    return {
-        term: connection.execute(statement, (f'"{term}"', BUDGET + 1)).fetchone()[0] for term in terms[: 4 * MAX_TERMS]
-    }
+    """Return how many passages hold each term, counted to BUDGET + 1 at most.
+
+    Of terms that reach this, the rarer come first, as far as their first holders tell: FTS5 reads in the order of the
+    passages, and those of a rare term reach further into the store.
+    """
+    statement = (
+        "SELECT count(*), max(rowid) FROM"
+        " (SELECT rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid LIMIT ?)"
+    )
+    counted: dict[str, int] = {}
+    reach: dict[str, int] = {}
+    for term in terms[: 4 * MAX_TERMS]:
+        counted[term], last = connection.execute(statement, (f'"{term}"', BUDGET + 1)).fetchone()
+        reach[term] = last if counted[term] > BUDGET else 0
+    return {term: counted[term] for term in sorted(counted, key=lambda term: -reach[term])}
 
 
 def _passages(connection: sqlite3.Connection) -> int:

@@ -1,4 +1,4 @@
-"""The nearest vectors of a store: exactly from memory while there are few, through an HNSW graph from `GRAPH_FROM` on.
+"""The nearest vectors of a store: exactly from memory while there are few, through HNSW graphs from `GRAPH_FROM` on.
 
 Both follow the store by its list of changes, whoever wrote: a search first asks whether the file's revision moved (some
 microseconds) and then reads what changed, not what it has. Vectors found through the graph are compared again with the
@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -21,7 +22,9 @@ from toolkit.mcp_server.filters import Filters
 from toolkit.mcp_server.indexer import StoredModel, stored_model
 from toolkit.mcp_server.store import Store
 from toolkit.mcp_server.vector_comparison import Neighbour, allowed_ids, compared, id_list, scored
-from toolkit.mcp_server.vector_graph import VectorGraph, belongs_to, build_graph, load_graph, newest_change
+from toolkit.mcp_server.vector_graph import SHARD_SIZE, VectorGraph
+from toolkit.mcp_server.vector_graph_building import belongs_to, build_graph, newest_change
+from toolkit.mcp_server.vector_graph_files import load_graph, save_graph
 from toolkit.mcp_server.vector_matrix import VectorMatrix, VectorRow
 
 GRAPH_FROM = 20_000
@@ -104,7 +107,10 @@ class VectorIndex:
         self._closing.set()
         self.wait_for_graph()
         with self._lock:
-            if self._graph is not None and self._graph.unsaved > 1000:
+            if self._graph is None or self._graph.unsaved <= 1000:
+                return
+            # Who holds the lock keeps a graph of its own; what this one has learnt is in the store.
+            with suppress(Timeout, OSError), FileLock(f"{self._store.path}.vectors.lock", timeout=0):
                 self._save(self._graph)
 
     # --- following the store -----------------------------------------------------------------------------------------
@@ -208,9 +214,9 @@ class VectorIndex:
             return np.fromiter((row[0] for row in rows), np.int64)
 
     def _maintain(self) -> None:
-        """Begin to build a graph where one is due, and keep one that has learnt a lot."""
+        """Begin to build a graph where one is due or worn, and keep one that has learnt a lot."""
         due = self._graph is None and self._matrix is not None and len(self._matrix) >= self._graph_from
-        grown = self._graph is not None and self._graph.unsaved > max(5000, len(self._graph) // 10)
+        grown = self._graph is not None and self._graph.unsaved > max(5000, min(len(self._graph), SHARD_SIZE) // 10)
         worn = self._graph is not None and self._graph.worn
         idle = self._builder is None or not self._builder.is_alive()
         if (due or grown or worn) and idle and not self._closing.is_set():
@@ -223,7 +229,7 @@ class VectorIndex:
             if not self._acquire(lock, patient=anew):
                 return
             try:
-                graph = build_graph(self._store, self._closing) if anew else self._graph
+                graph = build_graph(self._store, self._closing, self._graph) if anew else self._graph
                 if graph is not None:
                     self._save(graph)
             finally:
@@ -248,7 +254,7 @@ class VectorIndex:
 
     def _save(self, graph: VectorGraph) -> None:
         try:
-            graph.save(self._store.path)
+            save_graph(graph, self._store.path)
         except (ToolkitError, OSError, RuntimeError) as error:  # a full disk: the next start builds it again
             _log.warning("the vector graph was not kept: %s", error)
 
