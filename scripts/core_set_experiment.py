@@ -1,13 +1,16 @@
 """What the core set teaches nano: held-out accuracy by category before and after, and the system prompt made needless.
 
-    python -m scripts.core_set_experiment --data data/core [--steps 1500] [--name core-set] [--out docs/core-set]
+    python -m scripts.core_set_experiment --data data/core [--steps 1300] [--name core-set] [--out docs/core-set]
     python -m scripts.core_set_experiment --prepare data/nano-with-tools      # only the model, to validate the set with
 
 `--data` holds `train.jsonl` and `valid.jsonl` (`make dataset` writes them). nano's own chat template writes no tools,
 so a copy of nano with one that does is trained and compared; its weights are the same. Every weight is trained, as in
 the demonstration.
 
-Measured on the held-out examples, greedily, the copy before and after:
+The checkpoint is chosen by the loss on a twentieth of `train.jsonl` that is not trained on; `valid.jsonl` chooses
+nothing. What was answered is kept in the runs folder (`core-set-answers.jsonl`).
+
+Measured on the held-out examples (`valid.jsonl`), greedily, the copy before and after:
 
 - exact match of the whole answer, and beside it:
 - tagging and compliance: the label, that is the first word (`strict, rule` -> strict; `violates: …` -> violates)
@@ -34,7 +37,11 @@ from toolkit.commands.finetune import run_finetune
 from toolkit.config import DataConfig, FinetuneConfig
 from toolkit.config_files import load_config
 from toolkit.datasets.formats import read_examples
+from toolkit.datasets.passing_on import read_records
 from toolkit.datasets.schema import Example, Message
+from toolkit.datasets.splitting import assign_splits
+from toolkit.datasets.validation.sources import Source
+from toolkit.datasets.writing import write_records
 from toolkit.evaluate.exact_match import Answer, answer_questions, expected_text
 from toolkit.evaluate.intervals import Estimate, PairedDifference, paired_difference, wilson_interval
 from toolkit.evaluate.questions import Question, ask
@@ -63,7 +70,7 @@ TOOL_TEMPLATE = """\
 {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
 """
-BEFORE, AFTER = "before", "after"
+SELECTION_SHARES = {"train": 95.0, "valid": 5.0}
 NUMBERS = re.compile(r"-?\d+(?:[./]\d+)?")
 
 Judge = Callable[[str, str], bool]
@@ -133,6 +140,16 @@ def model_with_tools(folder: Path) -> Path:
     return folder
 
 
+def training_part(data: Path, folder: Path) -> Path:
+    """Split `train.jsonl` 95/5, what belongs together on one side, so that no held-out example chooses a checkpoint."""
+    source = [Source(data / "train.jsonl", "train")]
+    split_of = assign_splits((example for _, example in read_records(source, DataConfig())), SELECTION_SHARES, 1)
+    for name in SELECTION_SHARES:
+        records = (record for (record, _), own in zip(read_records(source, DataConfig()), split_of) if own == name)
+        write_records(folder / f"{name}.jsonl", records)
+    return folder
+
+
 def first_call(example: Example) -> Example:
     """Cut a conversation with tools behind its first assistant turn, so that this turn is what is asked for."""
     end = next(index for index, message in enumerate(example.messages) if message.role == "assistant")
@@ -181,8 +198,8 @@ def _right(
     return [judge(answers[index].text, references[index]) for index in chosen]
 
 
-def measure(folder: Path, run: str, held_out: Path) -> dict[str, list[Row]]:
-    """Ask the copy before and after training, and the prompt comparison."""
+def measure(folder: Path, run: str, held_out: Path, answers: Path) -> dict[str, list[Row]]:
+    """Ask the copy before and after training, and the prompt comparison. What was answered is written to `answers`."""
     examples = read_examples(held_out, DataConfig())
     questions = questions_of(examples)
     of_context = [example for example in examples if example.category == "context"]
@@ -196,6 +213,19 @@ def measure(folder: Path, run: str, held_out: Path) -> dict[str, list[Row]]:
     tuned = answers_of(after, questions)
     tuned_bare = [answer for question, answer in zip(questions, tuned, strict=True) if question.family == "context"]
     after.scorer.close()
+    write_records(
+        answers,
+        (
+            {
+                "where": question.where,
+                "category": question.family,
+                "reference": reference,
+                "before": b.text,
+                "after": a.text,
+            }
+            for question, reference, b, a in zip(questions, references, base, tuned, strict=True)
+        ),
+    )
     return {
         "categories": rows_of(questions, references, base, tuned),
         "context with the prompt before, without it after": rows_of(
@@ -227,7 +257,9 @@ def main() -> None:
     """Train, measure, print and save the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/core"), help="folder with train.jsonl and valid.jsonl")
-    parser.add_argument("--steps", type=int, default=1500, help="optimizer updates of 32 examples")
+    parser.add_argument("--steps", type=int, default=1300, help="optimizer updates")
+    parser.add_argument("--batch-size", type=int, default=32, help="examples of an update")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its peak")
     parser.add_argument("--name", default="core-set", help="name of the run")
     parser.add_argument("--out", type=Path, help="save experiment.json and experiment.md in this folder")
     parser.add_argument("--trained", help="measure this run instead of training one")
@@ -239,11 +271,15 @@ def main() -> None:
     folder = model_with_tools(runs_root() / "nano-with-tools")
     run = arguments.trained
     if run is None:
-        flags = {"model": str(folder), "data.path": str(arguments.data), "train.max_steps": arguments.steps}
-        overrides = ("data.max_seq_tokens=640", "train.dtype=bfloat16", "train.eval_every=200", "train.save_every=200")
+        data = training_part(arguments.data, runs_root() / "core-set-data")
+        flags = {"model": str(folder), "data.path": str(data), "train.max_steps": arguments.steps}
+        overrides = (
+            *("data.max_seq_tokens=640", "train.dtype=bfloat16", "train.eval_every=100", "train.save_every=100"),
+            *(f"train.learning_rate={arguments.learning_rate}", f"train.batch_size={arguments.batch_size}"),
+        )
         config = load_config(FinetuneConfig, None, overrides, flags, base=recipe("nano-demo"))
         run = str(run_finetune(config, name=arguments.name, overwrite=True).path)
-    tables = measure(folder, run, arguments.data / "valid.jsonl")
+    tables = measure(folder, run, arguments.data / "valid.jsonl", runs_root() / "core-set-answers.jsonl")
     text = markdown(tables)
     print(text)
     if arguments.out is not None:

@@ -76,6 +76,19 @@ def test_of_a_conversation_with_tools_the_first_call_is_asked_for():
     assert question.answer is not None and question.answer.tool_calls == example.messages[1].tool_calls
 
 
+def test_the_part_that_chooses_a_checkpoint_shares_no_key_with_what_is_trained_on(tmp_path):
+    made = [*records("definitions", 60), *records("arithmetic", 60)]
+    write_records(tmp_path / "data" / "train.jsonl", made)
+    folder = experiment.training_part(tmp_path / "data", tmp_path / "part")
+    sides = [
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        for name in ("train", "valid")
+    ]
+    assert len(sides[0]) + len(sides[1]) == 120 and 2 <= len(sides[1]) <= 12
+    keys = [{record["metadata"]["key"] for record in side} for side in sides]
+    assert not keys[0] & keys[1]
+
+
 @pytest.mark.slow
 def test_two_steps_give_tables_of_every_category(tmp_path, monkeypatch, capsys):
     data = tmp_path / "data"

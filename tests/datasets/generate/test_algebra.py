@@ -12,9 +12,10 @@ from fractions import Fraction
 import pytest
 import sympy
 
-from toolkit.datasets.generate import algebra_problems
 from toolkit.datasets.generate import algebra_proof as proof
+from toolkit.datasets.generate import quadratic_equations, solution_checks
 from toolkit.datasets.generate.algebra import ALGEBRA
+from toolkit.datasets.generate.algebra_problems import Solved
 from toolkit.datasets.generate.algebra_systems import system_problem
 from toolkit.datasets.generate.equations import (
     Equation,
@@ -39,7 +40,7 @@ def records() -> list[Record]:
 def test_the_examples_of_a_seed_have_the_bytes_that_they_always_had(records: list[Record]) -> None:
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records[:300])
     assert (
-        hashlib.sha256(lines.encode()).hexdigest() == "425e4c4e423ada47599e7486680ccb55342e032f89758cffc4917a4e5df8922e"
+        hashlib.sha256(lines.encode()).hexdigest() == "625dfd9c7c4f04bfe1a35813d9c0ccd64f8b7d2dfbc8764a38e1d9c70fd30cf9"
     )
 
 
@@ -47,6 +48,7 @@ def test_every_kind_of_problem_is_drawn_and_every_kind_of_solution(records: list
     counts = Counter(record["metadata"]["kind"] for record in records)
     assert counts.keys() == {
         "linear equation", "quadratic equation", "system of 2", "system of 3", "equation story",
+        "solution check",
     }  # fmt: skip
     assert min(counts.values()) > 20
     answers = "\n".join(record["output"].lower() for record in records)
@@ -58,11 +60,30 @@ def test_a_proof_that_fails_is_reported_and_the_example_skipped(monkeypatch: pyt
     def wrong(a: int, b: int, c: int) -> tuple[Root, ...]:
         return (Root(a + 100), Root(b - 100))
 
-    monkeypatch.setattr(algebra_problems, "quadratic_roots", wrong)
+    monkeypatch.setattr(quadratic_equations, "quadratic_roots", wrong)
     told: list[str] = []
-    kinds = {record["metadata"]["kind"] for record in ALGEBRA.make(1, 40, told.append)}
+    kinds = {record["metadata"]["kind"] for record in ALGEBRA.make(1, 60, told.append)}
     assert "quadratic equation" not in kinds
     assert len(told) > 5 and sum("does not solve it" in one for one in told) > 5
+
+
+def test_a_candidate_is_confirmed_or_refused_with_both_sides_or_in_one_word(records: list[Record]) -> None:
+    checks = [record for record in records if record["metadata"]["kind"] == "solution check"]
+    yes = sum(record["output"].startswith("Yes") for record in checks)
+    assert 0.35 < yes / len(checks) < 0.65
+    short = [record for record in checks if record["instruction"].endswith(solution_checks.SHORT)]
+    assert {record["output"] for record in short} == {"Yes.", "No."}
+    form = re.compile(
+        r"Yes: with . = \S+ both sides are \S+\."
+        r"|No: with . = \S+ the left side is \S+ and the right side is \S+"
+    )
+    assert all(form.fullmatch(record["output"]) for record in checks if record not in short)
+
+
+def test_a_candidate_whose_sides_sympy_finds_to_be_others_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solution_checks, "at", lambda side, values: Fraction(3))
+    with pytest.raises(Rejected, match="is not 3"):
+        solution_checks.check_problem(random.Random(1))
 
 
 def test_a_question_that_asks_for_a_check_gets_one_where_there_is_something_to_check(records: list[Record]) -> None:
@@ -82,9 +103,9 @@ def test_one_question_has_one_answer_and_wordings_differ(records: list[Record]) 
 def test_the_key_of_an_equation_does_not_depend_on_the_name_of_its_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = set()
     for name in "xtq":
-        monkeypatch.setattr(algebra_problems, "UNKNOWNS", name)
-        monkeypatch.setattr(algebra_problems, "_COEFFICIENTS", (lambda _: (2, -10, 12),))
-        keys.add(algebra_problems.quadratic_problem(random.Random(1)).key)
+        monkeypatch.setattr(quadratic_equations, "UNKNOWNS", name)
+        monkeypatch.setattr(quadratic_equations, "_COEFFICIENTS", (lambda _: (2, -10, 12),))
+        keys.add(quadratic_equations.quadratic_problem(random.Random(1)).key)
     assert keys == {"equation:1,-5,6"}
     assert normal_form((2, -10, 12)) == normal_form((-1, 5, -6)) == "1,-5,6"
 
@@ -176,7 +197,7 @@ def test_systems_of_three_are_solved_as_sympy_solves_them() -> None:
     assert solved.solution.replace(" and ", ", ") == ", ".join(f"{n} = {v}" for n, v in zip(names, values, strict=True))
 
 
-def _system(seed: int) -> algebra_problems.Solved | None:
+def _system(seed: int) -> Solved | None:
     try:
         return system_problem(random.Random(seed), 3)
     except Rejected:

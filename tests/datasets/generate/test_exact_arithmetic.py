@@ -12,10 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolkit.datasets.generate import arithmetic_frames
 from toolkit.datasets.generate.exact_arithmetic import ARITHMETIC
 from toolkit.datasets.generate.generator import Record
 from toolkit.datasets.generate.order_of_operations import text, value
-from toolkit.datasets.generate.workings import Operation, by_places, difficulty_of, paper_steps, parts, working
+from toolkit.datasets.generate.workings import (
+    Operation,
+    by_columns,
+    by_places,
+    difficulty_of,
+    paper_steps,
+    parts,
+    working,
+)
 
 OPERATIONS: tuple[Operation, ...] = ("+", "-", "×", "÷")
 
@@ -28,7 +37,7 @@ def records() -> list[Record]:
 def test_the_examples_of_a_seed_have_the_bytes_that_they_always_had(records: list[Record]) -> None:
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records[:1_000])
     assert (
-        hashlib.sha256(lines.encode()).hexdigest() == "e844ecf674f5816480905953d44f49f47bb7f2391e1f7761168c42c93791de9b"
+        hashlib.sha256(lines.encode()).hexdigest() == "e718904672332273b4489d0d4e62adf0daaeb7f83d7b4346d28483667bdee63c"
     )
 
 
@@ -46,7 +55,7 @@ def test_negative_and_large_numbers_and_answers_that_are_fractions_occur(records
     binary = [record for record in records if record["metadata"]["kind"] in kinds]
     numbers = [record["metadata"]["key"].removeprefix("operands:").split(",") for record in binary]
     assert sum(any(one.startswith("-") for one in pair) for pair in numbers) > 200
-    assert sum(any(len(one) > 9 for one in pair) for pair in numbers) > 200
+    assert sum(any(len(one) > 9 for one in pair) for pair in numbers) > 100
     assert sum("/" in record["output"] for record in binary if record["metadata"]["kind"] == "division") > 30
 
 
@@ -113,6 +122,32 @@ def test_the_parts_of_a_number_add_up_to_it(number: int) -> None:
 def test_place_by_place_the_last_line_adds_up_the_columns() -> None:
     assert by_places("+", 347, 85) == ["300 + 0 = 300", "40 + 80 = 120", "7 + 5 = 12", "300 + 120 + 12 = 432"]
     assert by_places("-", 52, 38) == ["50 - 30 = 20", "2 - 8 = -6", "20 + (-6) = 14"]
+
+
+def test_in_columns_each_digit_stands_with_its_carry_from_the_units_up() -> None:
+    assert by_columns("+", 95, 7) == ["95 + 7: 5 + 7 = 12", "9 + 0 + 1 = 10"]
+    assert by_columns("-", 103, 38) == ["103 - 38: 13 - 8 = 5", "10 - 3 - 1 = 6", "1 - 0 - 1 = 0"]
+    assert by_columns("×", 7, 138) == ["7 × 138: 7 × 8 = 56", "7 × 3 + 5 = 26", "7 × 1 + 2 = 9"]
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.sampled_from("+-×"))
+def test_the_columns_make_up_the_number_that_python_finds(a: int, b: int, operation: Operation) -> None:
+    first, second = {"+": (a, b), "-": (max(a, b), min(a, b)), "×": (a % 10, b)}[operation]
+    exact = {"+": first + second, "-": first - second, "×": first * second}[operation]
+    columns = [int(line.rpartition(" = ")[2]) for line in by_columns(operation, first, second)]
+    assert int(f"{columns[-1]}" + "".join(str(column % 10) for column in columns[-2::-1])) == exact
+
+
+def test_a_request_for_columns_gets_columns(records: list[Record]) -> None:
+    asked = [record for record in records if record["instruction"].endswith(arithmetic_frames.COLUMNS)]
+    assert len(asked) > 500
+    assert all(re.match(r"\d+ [-+×] \d+: \d+ [-+×] \d+ = \d+; ", record["output"]) for record in asked)
+
+
+def test_the_easiest_sums_are_of_single_digits(records: list[Record]) -> None:
+    single = [record for record in records if re.fullmatch(r"operands:\d,\d", record["metadata"]["key"])]
+    assert len(single) > 250
+    assert {record["metadata"]["kind"] for record in single} >= {"addition", "subtraction", "multiplication"}
 
 
 def test_brackets_are_written_only_where_the_order_needs_them() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from toolkit.datasets.generate import python_basics, python_runner
-from toolkit.datasets.generate.generator import Record
+from toolkit.datasets.generate.generator import Record, Rejected
 from toolkit.datasets.generate.python_basics import PYTHON, effort_of
 from toolkit.datasets.generate.python_faults import Fault
 from toolkit.datasets.generate.python_functions import TASKS
@@ -48,7 +49,7 @@ def _executed(program: str) -> tuple[str, str]:
 def test_the_examples_of_a_seed_have_the_bytes_that_they_always_had(records: list[Record]) -> None:
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     assert (
-        hashlib.sha256(lines.encode()).hexdigest() == "8ff2d8eda24631ee8a2a560da2f92167627bca23c5a370535e9ef97af503016d"
+        hashlib.sha256(lines.encode()).hexdigest() == "f62cc27cd28518aeeb65f9969eb7b00b08383b280a1f04d24ce019a5b07f3042"
     )
 
 
@@ -59,8 +60,8 @@ def test_the_size_of_a_batch_changes_nothing(records: list[Record], monkeypatch:
 
 def test_every_kind_is_drawn_and_one_question_has_one_answer(records: list[Record]) -> None:
     counts = Counter(record["metadata"]["kind"] for record in records)
-    assert counts.keys() == {"output", "fault", "function"}
-    assert min(counts.values()) > 30
+    assert counts.keys() == {"output", "fault", "function", "exception"}
+    assert min(counts.values()) > 15
     asked: dict[str, set[str]] = {}
     for record in records:
         asked.setdefault(record["instruction"] + record["input"], set()).add(record["output"])
@@ -84,6 +85,24 @@ def test_repaired_programs_run_and_faulty_ones_fail_as_described(records: list[R
             if named:
                 assert _executed(_code(record["instruction"] + record["input"]))[1] == named[1]
             assert _executed(_code(record["output"]))[1] == ""
+
+
+def test_the_exception_that_is_named_is_the_one_that_the_program_stops_with(records: list[Record]) -> None:
+    asked = [record for record in records if record["metadata"]["kind"] == "exception"]
+    assert len({record["output"] for record in asked}) > 5
+    for record in asked:
+        ended = _executed(_code(record["instruction"] + record["input"]))[1]
+        assert record["output"] == ended
+
+
+def test_a_program_that_does_not_stop_as_its_fault_says_gives_no_question_about_its_exception(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = Fault("wrong", "print(1 // 0)", "KeyError", "Nothing.", "print(1)")
+    monkeypatch.setattr(python_basics, "any_fault", lambda rng: wrong)
+    plan = python_basics.exception_plan(random.Random(1))
+    with pytest.raises(Rejected, match="ended with"):
+        plan.finish(run_programs(plan.programs))
 
 
 def test_a_call_shown_in_a_task_gives_what_the_answer_gives(records: list[Record]) -> None:

@@ -12,6 +12,7 @@ from toolkit.datasets.generate.algebra import ALGEBRA
 from toolkit.datasets.generate.exact_arithmetic import ARITHMETIC
 from toolkit.datasets.generate.generator import Record
 from toolkit.datasets.reverify.arithmetic import value_asked_for
+from toolkit.datasets.reverify.columns import column_fault
 from toolkit.datasets.reverify.examples import reverify
 from toolkit.datasets.reverify.expressions import Unread, evaluate
 
@@ -77,6 +78,63 @@ def test_a_wrong_step_is_found_where_the_result_is_right(arithmetic: list[Record
         if reverify(one := _with(record, _first_number_raised(record["output"]))).verdict == "right"
     ]
     assert passed == []
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "47 + 38: 7 + 8 = 15; 4 + 3 + 1 = 8",
+        "95 + 7: 5 + 7 = 12; 9 + 0 + 1 = 10",
+        "52 - 38: 12 - 8 = 4; 5 - 3 - 1 = 1",
+        "7 × 38: 7 × 8 = 56; 7 × 3 + 5 = 26",
+    ],
+)
+def test_columns_with_the_right_digits_and_carries_are_right(columns: str) -> None:
+    assert column_fault(f"{columns}. The answer is 1.") == ""
+    assert column_fault(f"x = {columns}; x = 1.") == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "fault"),
+    [
+        ("47 + 38: 7 + 8 = 15; 4 + 3 = 7", "column 2"),
+        ("47 + 38: 8 + 7 = 15; 4 + 3 + 1 = 8", "column 1"),
+        ("41 + 38: 1 + 8 = 9; 4 + 3 + 1 = 8", "column 2"),
+        ("47 + 138: 7 + 8 = 15; 4 + 3 + 1 = 8", "2 columns"),
+        ("52 - 38: 12 - 8 = 4; 5 - 3 = 2", "column 2"),
+        ("59 - 38: 19 - 8 = 11; 5 - 3 = 2", "column 1"),
+        ("7 × 38: 7 × 8 = 56; 7 × 3 + 6 = 27", "column 2"),
+        ("7 × 38: 8 × 7 = 56; 7 × 3 + 5 = 26", "column 1"),
+    ],
+)
+def test_columns_with_another_digit_or_carry_are_wrong(columns: str, fault: str) -> None:
+    assert fault in column_fault(f"{columns}. The answer is 1.")
+    assert fault in column_fault(f"x = {columns}; x = 1.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        ("No.", "right"),
+        ("Yes.", "wrong"),
+        ("No: with x = 4 the left side is 11 and the right side is 13.", "right"),
+        ("No: with x = 4 the left side is 12 and the right side is 13.", "wrong"),
+        ("No: with x = 4 the left side is 11 and the right side is 14.", "wrong"),
+        ("No: with x = 5 the left side is 11 and the right side is 13.", "wrong"),
+        ("Yes: with x = 4 both sides are 13.", "wrong"),
+        ("That depends.", "unread"),
+    ],
+)
+def test_a_candidate_for_an_equation_is_put_in_again(answer: str, verdict: str) -> None:
+    question = {"instruction": "Is x = 4 a solution of 2x + 3 = 13?", "metadata": {"category": "algebra"}}
+    assert reverify({**question, "output": answer}).verdict == verdict
+
+
+def test_an_equation_solved_in_columns_with_a_carry_left_out_is_wrong() -> None:
+    question = {"instruction": "Solve x - 38 = 47.", "input": "", "metadata": {"category": "algebra"}}
+    right = "x = 47 + 38: 7 + 8 = 15; 4 + 3 + 1 = 8; x = 85."
+    assert reverify({**question, "output": right}).verdict == "right"
+    assert reverify({**question, "output": right.replace("4 + 3 + 1 = 8", "4 + 3 = 7")}).verdict == "wrong"
 
 
 def test_a_number_for_a_division_by_zero_is_wrong_and_undefined_for_any_other_sum_too(arithmetic: list[Record]) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import sympy
 
-from toolkit.datasets.generate.equations import Equation, Root, Side
+from toolkit.datasets.generate.equations import Equation, Root, Side, write
 from toolkit.datasets.generate.generator import Rejected
 
 
@@ -54,6 +54,14 @@ def prove_linear(equation: Equation, name: str, solution: Root) -> None:
     slope = sympy.expand(difference).coeff(unknown, 1)
     if difference.subs(unknown, root_value(solution)) != 0 or slope == 0:
         raise Rejected(f"{equation}: {name} = {solution} does not solve it")
+
+
+def prove_sides(equation: Equation, name: str, value: Fraction, sides: tuple[Fraction, Fraction]) -> None:
+    """Prove that the two sides come to these numbers when the unknown has this value. Raises Rejected."""
+    put_in = _number(value.numerator, value.denominator)
+    for side, stated in zip((equation.left, equation.right), sides, strict=True):
+        if expression(side).subs(_symbol(name), put_in) != _number(stated.numerator, stated.denominator):
+            raise Rejected(f"{equation}: {write(side)} is not {stated} with {name} = {value}")
 
 
 def prove_degenerate(equation: Equation, holds_always: bool) -> None:

@@ -12,10 +12,13 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from toolkit.datasets.generate.workings import Operation as Sign
+from toolkit.datasets.generate.workings import by_columns
+
 Operation = Literal["addition", "subtraction", "multiplication"]
 Pair = tuple[int, int]
 
-SYMBOLS: dict[Operation, str] = {"addition": "+", "subtraction": "-", "multiplication": "×"}
+SYMBOLS: dict[Operation, Sign] = {"addition": "+", "subtraction": "-", "multiplication": "×"}
 
 # Each phrasing is (instruction, input); `a` and `b` stand for the operands in the order in which they are computed.
 PHRASINGS: dict[Operation, tuple[tuple[str, str], ...]] = {
@@ -72,8 +75,7 @@ class Problem:
     @property
     def working(self) -> str:
         """The steps on paper, from the units up: `47 + 38: 7 + 8 = 15; 4 + 3 + 1 = 8`."""
-        steps = {"addition": _add, "subtraction": _subtract, "multiplication": _multiply}[self.operation]
-        return f"{self.first} {SYMBOLS[self.operation]} {self.second}: {steps(self.first, self.second)}"
+        return "; ".join(by_columns(SYMBOLS[self.operation], self.first, self.second))
 
     @property
     def pair(self) -> Pair:
@@ -102,28 +104,6 @@ class Problem:
         }[self.operation]
         base = {"addition": 0.1, "subtraction": 0.2, "multiplication": 0.4}[self.operation]
         return round(min(1.0, base + 0.05 * digits + 0.15 * carries), 2)
-
-
-def _add(first: int, second: int) -> str:
-    units = first % 10 + second % 10
-    tens = first // 10 + second // 10 + units // 10
-    carry = " + 1" if units > 9 else ""
-    return f"{first % 10} + {second % 10} = {units}; {first // 10} + {second // 10}{carry} = {tens}"
-
-
-def _subtract(first: int, second: int) -> str:
-    borrow = first % 10 < second % 10
-    units = first % 10 + 10 * borrow
-    tens = first // 10 - second // 10 - borrow
-    taken = " - 1" if borrow else ""
-    return f"{units} - {second % 10} = {units - second % 10}; {first // 10} - {second // 10}{taken} = {tens}"
-
-
-def _multiply(first: int, second: int) -> str:
-    units = first * (second % 10)
-    tens = first * (second // 10) + units // 10
-    carry = f" + {units // 10}" if units > 9 else ""
-    return f"{first} × {second % 10} = {units}; {first} × {second // 10}{carry} = {tens}"
 
 
 def ordered(first: int, second: int) -> Pair:

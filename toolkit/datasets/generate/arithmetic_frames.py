@@ -12,7 +12,7 @@ from typing import Literal
 from toolkit.datasets.generate.drawing import chance, pick
 from toolkit.datasets.generate.workings import Operation
 
-Style = Literal["number", "equation", "sentence", "working", "places"]
+Style = Literal["number", "equation", "sentence", "working", "places", "columns"]
 
 # Wordings that name a value; the answer repeats them: "The sum of 3 and 5 is 8."
 NAMED: dict[Operation, tuple[str, ...]] = {
@@ -105,7 +105,21 @@ CLOSINGS: tuple[tuple[str, Style], ...] = (
     ("Reply in one sentence.", "sentence"),
 )
 
-PLACES = ("Go place by place.", "Split the numbers by place value.", "Work by hundreds, tens and units.")
+PLACES: tuple[tuple[str, Style], ...] = (
+    ("Go place by place.", "places"),
+    ("Split the numbers by place value.", "places"),
+    ("Work by hundreds, tens and units.", "places"),
+)
+
+COLUMNS = (
+    "Write it in columns.",
+    "Use the column method.",
+    "Column by column, please.",
+    "Go digit by digit, from the right.",
+    "Begin with the units.",
+    "Do it on paper, the units first.",
+    "Show each column.",
+)
 
 LEADS: tuple[str, ...] = (
     "Quick question: ", "For my homework: ", "Mental arithmetic: ", "I am checking a bill. ", "One more: ",
@@ -123,12 +137,15 @@ def lead_in(rng: random.Random, question: str) -> str:
     return pick(rng, LEADS) + question if chance(rng, LEAD_SHARE) else question
 
 
-def closing(rng: random.Random, question: str, style: Style, extra: tuple[str, ...] = ()) -> tuple[str, Style]:
-    """Put a closing request after some of the questions; it then decides the style. `extra` asks for `places`."""
+def closing(
+    rng: random.Random, question: str, style: Style, extra: tuple[tuple[str, Style], ...] = ()
+) -> tuple[str, Style]:
+    """Put a closing request after some of the questions; it then decides the style. `extra`: requests of its own."""
     if not chance(rng, CLOSING_SHARE):
         return question, style
     if extra and chance(rng, 0.2):
-        return f"{question} {pick(rng, extra)}", "places"
+        text, asked = pick(rng, extra)
+        return f"{question} {text}", asked
     text, asked = pick(rng, CLOSINGS)
     if asked != "working" and ("How do" in question or "Show me" in question):
         return question, style

@@ -19,6 +19,7 @@ from fractions import Fraction
 from itertools import accumulate
 
 from toolkit.datasets.generate.arithmetic_frames import (
+    COLUMNS,
     NAMED,
     ORDER_SHELLS,
     ORDERS,
@@ -30,25 +31,33 @@ from toolkit.datasets.generate.arithmetic_frames import (
 )
 from toolkit.datasets.generate.drawing import between, chance, nonzero, pick
 from toolkit.datasets.generate.fraction_sums import fraction_problem
-from toolkit.datasets.generate.generator import Generator, OnRejected, Record, Rejected, draw, ignore_rejected, record
+from toolkit.datasets.generate.generator import Generator, OnRejected, Record, Rejected, draw, ignore_rejected
 from toolkit.datasets.generate.number_text import capitalised, grouped, inside, mixed, plain
 from toolkit.datasets.generate.order_of_operations import expression_problem
-from toolkit.datasets.generate.quantities import Made, operands_key
+from toolkit.datasets.generate.quantities import Made, operands_key, verified_record
 from toolkit.datasets.generate.word_problems import story_problem
-from toolkit.datasets.generate.workings import Operation, by_places, difficulty_of, paper_steps, working
+from toolkit.datasets.generate.workings import Operation, by_columns, by_places, paper_steps, working
 
 CATEGORY = "arithmetic"
 SOURCE = "toolkit.datasets.generate.exact_arithmetic"
 
 _KINDS: dict[Operation, str] = {"+": "addition", "-": "subtraction", "×": "multiplication", "÷": "division"}
-# The largest number of digits of the two operands, by size: small, medium, large.
+# The largest number of digits of the two operands, by size: tiny, small, medium, large.
 _DIGITS: dict[Operation, tuple[tuple[int, int], ...]] = {
-    "+": ((2, 2), (4, 4), (15, 15)),
-    "-": ((2, 2), (4, 4), (15, 15)),
-    "×": ((2, 1), (3, 2), (6, 4)),
-    "÷": ((2, 1), (3, 2), (7, 3)),
+    "+": ((1, 1), (2, 2), (4, 4), (15, 15)),
+    "-": ((1, 1), (2, 2), (4, 4), (15, 15)),
+    "×": ((1, 1), (2, 1), (3, 2), (6, 4)),
+    "÷": ((1, 1), (2, 1), (3, 2), (7, 3)),
 }
+_SIZES = (0, 0, 0, 1, 1, 1, 2, 2, 3)
 _NEGATIVE_SHARE = 0.22
+
+
+_WORKINGS: dict[Style, Callable[[Operation, int, int], list[str]]] = {
+    "working": working,
+    "places": by_places,
+    "columns": by_columns,
+}
 
 
 def binary_problem(rng: random.Random, operation: Operation) -> Made:
@@ -60,12 +69,40 @@ def binary_problem(rng: random.Random, operation: Operation) -> Made:
     steps = paper_steps(operation, first, second)
     places = operation in "+-" and plain_numbers and first >= second and not big and len(str(first)) in (2, 3)
     question, style = closing(rng, lead_in(rng, question), style, PLACES if places else ())
-    show = grouped if big else plain
-    if style == "working":
-        lines = working(operation, first, second)
-        output = f"{'; '.join(lines)}. The answer is {plain(result)}."
-    elif style == "places":
-        output = f"{'; '.join(by_places(operation, first, second))}. The answer is {plain(result)}."
+    return _answered(operation, (first, second, result), question, style, named, steps, grouped if big else plain)
+
+
+def column_problem(rng: random.Random) -> Made:
+    """Draw a sum for paper: two numbers of two digits, or one digit times two, to be written in columns."""
+    operation: Operation = pick(rng, ("+", "+", "-", "-", "×"))
+    first, second = between(rng, 11, 99), between(rng, 11, 99)
+    if operation == "×":
+        first = between(rng, 2, 9)
+    elif operation == "-" and first < second:
+        first, second = second, first
+    result, undone = _integer_result(operation, first, second)
+    if not undone:
+        raise Rejected(f"{first} {operation} {second} = {result} does not undo")
+    question, _, named = _worded(rng, operation, first, second, plain)
+    question = f"{lead_in(rng, question)} {pick(rng, COLUMNS)}"
+    steps = paper_steps(operation, first, second)
+    return _answered(operation, (first, second, result), question, "columns", named, steps, plain)
+
+
+def _answered(
+    operation: Operation,
+    numbers: tuple[int, int, int | Fraction],
+    question: str,
+    style: Style,
+    named: str,
+    steps: int,
+    show: Callable[[int], str],
+) -> Made:
+    first, second, result = numbers
+    if style == "working" and operation != "÷" and _suits_columns(operation, first, second):
+        style = "columns"
+    if style in _WORKINGS:
+        output = f"{'; '.join(_WORKINGS[style](operation, first, second))}. The answer is {plain(result)}."
     elif style == "equation":
         symbol = next((mark for mark in "*/" if f" {mark} " in question), operation)
         output = f"{show(first)} {symbol} {inside(second) if second < 0 else show(second)} = {_shown(result, show)}"
@@ -74,6 +111,13 @@ def binary_problem(rng: random.Random, operation: Operation) -> Made:
     else:
         output = f"{named} {_shown(result, show)}{_as_mixed(result)}."
     return Made(_KINDS[operation], question, output, operands_key(first, second), steps)
+
+
+def _suits_columns(operation: Operation, first: int, second: int) -> bool:
+    """Say whether a sum has two columns: how sums of that size are written on paper."""
+    if operation == "×":
+        return 1 < first < 10 and 10 <= second < 100
+    return 10 <= min(first, second) and max(first, second) < 100 and (operation == "+" or first >= second)
 
 
 def _shown(result: int | Fraction, show: Callable[[int], str]) -> str:
@@ -86,7 +130,7 @@ def _as_mixed(result: int | Fraction) -> str:
 
 def _operands(rng: random.Random, operation: Operation) -> tuple[int, int, int | Fraction]:
     """Return (first, second, result), checked by the inverse operation."""
-    size = pick(rng, (0, 0, 0, 1, 1, 2))
+    size = pick(rng, _SIZES)
     digits = _DIGITS[operation][size]
     first, second = (between(rng, 10 ** (n - 1) if n > 1 else 2, 10**n - 1) for n in digits)
     if chance(rng, 0.4):  # operands of different lengths, so that place values are not always aligned
@@ -223,6 +267,7 @@ _FAMILIES: tuple[tuple[int, Callable[[random.Random], Made]], ...] = (
     (17, lambda rng: binary_problem(rng, "+")),
     (16, lambda rng: binary_problem(rng, "-")),
     (14, lambda rng: binary_problem(rng, "×")),
+    (30, column_problem),
     (11, lambda rng: binary_problem(rng, "÷")),
     (6, remainder_problem),
     (4, zero_division_problem),
@@ -236,17 +281,7 @@ _BOUNDS = tuple(accumulate(weight for weight, _ in _FAMILIES))
 def one(rng: random.Random) -> Record:
     """Make one arithmetic example."""
     made = _FAMILIES[bisect(_BOUNDS, rng.random() * _BOUNDS[-1])][1](rng)
-    return record(
-        CATEGORY,
-        made.question,
-        made.answer,
-        extra=made.extra,
-        key=made.key,
-        difficulty=difficulty_of(made.steps),
-        source=SOURCE,
-        verified=True,
-        kind=made.kind,
-    )
+    return verified_record(made, CATEGORY, SOURCE)
 
 
 def make(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> Iterator[Record]:
@@ -255,5 +290,5 @@ def make(seed: int, count: int, on_rejected: OnRejected = ignore_rejected) -> It
 
 
 ARITHMETIC = Generator(
-    CATEGORY, 500, (100, 100_000), "Exact sums, fractions, remainders, expressions and stories, with working", make
+    CATEGORY, 600, (100, 100_000), "Exact sums, fractions, remainders, expressions and stories, with working", make
 )

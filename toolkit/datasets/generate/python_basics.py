@@ -23,7 +23,6 @@ from toolkit.datasets.generate.generator import (
     Rejected,
     ignore_rejected,
     keep_different,
-    record,
     sub_random,
 )  # fmt: skip
 from toolkit.datasets.generate.number_text import capitalised
@@ -31,7 +30,7 @@ from toolkit.datasets.generate.python_faults import any_fault
 from toolkit.datasets.generate.python_functions import TASKS
 from toolkit.datasets.generate.python_programs import any_program
 from toolkit.datasets.generate.python_runner import Outcome, run_programs
-from toolkit.datasets.generate.quantities import Made
+from toolkit.datasets.generate.quantities import Made, verified_record
 
 CATEGORY = "python"
 SOURCE = "toolkit.datasets.generate.python_basics"
@@ -181,6 +180,37 @@ def _article(name: str) -> str:
     return "an" if name[0] in "AEIOU" else "a"
 
 
+# --- which exception ------------------------------------------------------------------------------------------------
+
+_EXCEPTION_QUESTIONS = (
+    "Which exception does this program stop with? Only its name.",
+    "Name the exception that this raises.",
+    "What kind of error does Python report here? The name is enough.",
+    "I see a traceback when I run this. Which exception is on its last line? Just the name.",
+    "With which exception does this end? Give its name alone.",
+    "What does Python raise when this runs? One name.",
+    "Run this. Which exception is reported? Only the name.",
+)
+
+
+def exception_plan(rng: random.Random) -> Plan:
+    """Draw a faulty program that an exception stops, and ask which."""
+    fault = any_fault(rng)
+    while fault.error in ("", "time"):
+        fault = any_fault(rng)
+    question = pick(rng, _EXCEPTION_QUESTIONS)
+    in_input = chance(rng, 0.4)
+
+    def finish(outcomes: Sequence[Outcome]) -> Made:
+        if outcomes[0].error != fault.error:
+            raise Rejected(f"{fault.name}: {fault.program!r} ended with {outcomes[0]}")
+        code = _block(fault.program)
+        asked, extra = (question, code) if in_input else (f"{question}\n\n{code}", "")
+        return Made("exception", asked, fault.error, f"python:{fault.program}", effort_of(fault.program), extra)
+
+    return Plan([fault.program], finish)
+
+
 # --- together -------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +229,11 @@ def _candidates(seed: int, batch: int) -> Iterator[Record | Rejected]:
 
 def _plan(rng: random.Random) -> Plan:
     place = rng.random()
-    return (print_plan if place < 0.55 else fault_plan if place < 0.8 else function_plan)(rng)
+    if place < 0.48:
+        return print_plan(rng)
+    if place < 0.68:
+        return exception_plan(rng)
+    return (fault_plan if place < 0.84 else function_plan)(rng)
 
 
 def _finished(plan: Plan, outcomes: Sequence[Outcome]) -> Record | Rejected:
@@ -207,19 +241,9 @@ def _finished(plan: Plan, outcomes: Sequence[Outcome]) -> Record | Rejected:
         made = plan.finish(outcomes)
     except Rejected as reason:
         return reason
-    return record(
-        CATEGORY,
-        made.question,
-        made.answer,
-        extra=made.extra,
-        key=made.key,
-        difficulty=made.steps / (made.steps + 12),
-        source=SOURCE,
-        verified=True,
-        kind=made.kind,
-    )
+    return verified_record(made, CATEGORY, SOURCE)
 
 
 PYTHON = Generator(
-    CATEGORY, 400, (100, 20_000), "Outputs to predict, functions to write, faults to find; every answer executed", make
+    CATEGORY, 500, (100, 20_000), "Outputs to predict, functions to write, faults to find; every answer executed", make
 )

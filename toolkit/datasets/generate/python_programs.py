@@ -247,7 +247,25 @@ def _aliases(rng: random.Random) -> str:
     return f"first = {numbers}\nsecond = {copy}\n{change}\nprint({pick(rng, ('first', 'second', 'first == second', 'first is second'))})"
 
 
+def _one_line(rng: random.Random) -> str:
+    a, b, word = between(rng, 0, 9), between(rng, 1, 9), pick(rng, WORDS)
+    numbers = number_list(rng, 2, 4, 9)
+    value = pick(rng, (a, float(b), word, numbers, a > b, tuple(numbers), {word: a}, None))
+    shown = (
+        f"{a} + {b}", f"{a} * {b}", f"{max(a, b)} - {min(a, b)}", f"{a} {pick(rng, ('<', '>', '==', '!=', '<=', '>='))} {b}",
+        f"type({value!r}).__name__", f"type({value!r}).__name__", f"isinstance({value!r}, {pick(rng, ('int', 'str', 'list', 'dict'))})",
+        f"bool({value!r})", f"len({numbers})", f"{numbers}[{pick(rng, (0, -1))}]", f"{pick(rng, numbers)} in {numbers}",
+        f"{word!r}", f"{word!r}[0]", f"{word!r} == {pick(rng, (word, word.upper(), pick(rng, WORDS)))!r}", f"{word!r} * 2",
+        f"not {a > b}", f"{a > b} {pick(rng, ('and', 'or'))} {b > 4}", f"{a}, {b}", f"{word!r}, {b}",
+    )  # fmt: skip
+    expression = pick(rng, shown)
+    if chance(rng, 0.4):
+        return f"print({expression})"
+    name = pick(rng, ("answer", "shown", "found", "check"))
+    return f"{name} = {expression}\nprint({name})"
+
+
 _PROGRAMS: tuple[Callable[[random.Random], str], ...] = (
-    _loop, _loop, _while, _list, _list, _text, _text, _dictionary, _dictionary, _function, _function, _comprehension,
+    _one_line, _one_line, _one_line, _one_line, _one_line, _one_line, _one_line, _one_line, _loop, _loop, _while, _list, _list, _text, _text, _dictionary, _dictionary, _function, _function, _comprehension,
     _comprehension, _formatting, _logic, _integers, _exceptions, _nested, _class, _aliases,
 )  # fmt: skip

@@ -1,9 +1,12 @@
-"""A mathematical problem before it becomes a record, and the keys that tell which problems are the same one."""
+"""A problem with its proved answer, its record, and the keys that tell which problems are the same one."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from typing import NamedTuple
+
+from toolkit.datasets.generate.generator import Record, record
+from toolkit.datasets.generate.workings import difficulty_of
 
 
 class Made(NamedTuple):
@@ -28,3 +31,18 @@ class Made(NamedTuple):
 def operands_key(*numbers: int | Fraction) -> str:
     """Return the key of a problem about these numbers, whatever their order: `operands:23,45`."""
     return "operands:" + ",".join(map(str, sorted(numbers)))
+
+
+def verified_record(made: Made, category: str, source: str) -> Record:
+    """Return the record of a problem whose answer has been checked."""
+    return record(
+        category,
+        made.question,
+        made.answer,
+        extra=made.extra,
+        key=made.key,
+        difficulty=difficulty_of(made.steps),
+        source=source,
+        verified=True,
+        kind=made.kind,
+    )

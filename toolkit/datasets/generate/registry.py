@@ -58,7 +58,7 @@ def generators(
             "compliance", 300, (100, 300), "concept:, pattern: and definition: rules, kept or violated", compliance
         ),
         Generator("process", 300, (100, 300), "the OODATCAA cycle: stages, agents, protocols", process_examples),
-        Generator("memory", 300, (100, 500), "calls of a memory's tools, executed", memory_examples(open_tools)),
+        Generator("memory", 400, (100, 500), "calls of a memory's tools, executed", memory_examples(open_tools)),
         ARITHMETIC,
         ALGEBRA,
         PYTHON,

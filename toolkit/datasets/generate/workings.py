@@ -79,6 +79,33 @@ def by_places(operation: Operation, first: int, second: int) -> list[str]:
     return lines
 
 
+def by_columns(operation: Operation, first: int, second: int) -> list[str]:
+    """Write `first operation second` in columns, from the units up: `47 + 38: 7 + 8 = 15`, then `4 + 3 + 1 = 8`.
+
+    Numbers without a sign: any two for `+`, the larger first for `-`, a factor of one digit first for `×`.
+    """
+    width = max(len(str(first)), len(str(second)))
+    upper, lower = (str(number).zfill(width)[::-1] for number in (first, second))
+    lines, carried = [], 0
+    for place in range(width):
+        if operation == "×":
+            value = first * int(lower[place]) + carried
+            shown = f"{first} × {lower[place]}" + (f" + {carried}" if carried else "")
+            carried = value // 10
+        elif operation == "+":
+            value = int(upper[place]) + int(lower[place]) + carried
+            shown = f"{upper[place]} + {lower[place]}" + (" + 1" if carried else "")
+            carried = value // 10
+        else:
+            taken = " - 1" if carried else ""
+            lent = int(upper[place]) - int(lower[place]) < carried
+            value = int(upper[place]) + 10 * lent - int(lower[place]) - carried
+            shown = f"{int(upper[place]) + 10 * lent} - {lower[place]}{taken}"
+            carried = int(lent)
+        lines.append(f"{shown} = {value}")
+    return [f"{first} {operation} {second}: {lines[0]}", *lines[1:]]
+
+
 def parts(number: int) -> list[int]:
     """Split 4,207 into 4,000, 200 and 7; a number above 9,999 into groups of three digits."""
     base = 1_000 if number > _LONG else 10

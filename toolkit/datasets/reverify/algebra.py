@@ -12,6 +12,7 @@ from typing import Any
 
 import sympy
 
+from toolkit.datasets.reverify.columns import column_fault
 from toolkit.datasets.reverify.equation_stories import equation_story_values
 from toolkit.datasets.reverify.expressions import Unread, Values, evaluate
 
@@ -19,6 +20,11 @@ _OPERATORS = frozenset("+-×*/")
 _OPERAND = re.compile(r"(?:[-(]|\d|[a-z](?![a-z])|[²√)/])+")
 _ENDS = ".,;?!:"
 _LAST_SENTENCE = re.compile(r"(?:^|[.:;] )([^.:;]*)\.?$")
+
+_CANDIDATE = re.compile(
+    r"(?:Is|Does|whether|found|Put|Test|says that|Can) ([a-z]) = (-?[\d/]+)"
+    r" (?:a solution of|solves?|for|into|in the equation|be the solution of) "
+)
 
 Solution = dict[str, Any]
 
@@ -39,6 +45,9 @@ def fault_in_algebra(question: str, answer: str) -> str:
     expected_numbers = equation_story_values(question)
     if expected_numbers is not None:
         return _story_fault(answer, expected_numbers)
+    candidate = _CANDIDATE.search(question)
+    if candidate:
+        return _candidate_fault(question, candidate, answer)
     equations = list(written_equations(question))
     if not equations:
         raise Unread(f"no equation in {question!r}")
@@ -47,7 +56,7 @@ def fault_in_algebra(question: str, answer: str) -> str:
         {symbol.name for difference in differences for symbol in difference.free_symbols} or _names(question)
     )
     solutions = solve(differences, names)
-    wrong = _wrong_line(answer, solutions) or _wrong_remark(answer, equations, solutions)
+    wrong = column_fault(answer) or _wrong_line(answer, solutions) or _wrong_remark(answer, equations, solutions)
     if wrong:
         return wrong
     if solutions is None or not solutions:
@@ -174,6 +183,25 @@ def _claims_fault(question: str, answer: str, names: Sequence[str], solutions: l
 
 def _double_fault(answer: str, expected: Sequence[Solution]) -> str:
     return "there are two solutions, not a double one" if "double" in answer and len(expected) != 1 else ""
+
+
+def _candidate_fault(question: str, candidate: re.Match[str], answer: str) -> str:
+    """Put the number that the question names into its equation."""
+    ((left, right),) = written_equations(question[candidate.end() :])
+    at = {sympy.Symbol(candidate[1]): evaluate(candidate[2], SYMPY)}
+    sides = [left.subs(at), right.subs(at)]
+    said = re.match(r"(Yes|No)\b", answer)
+    if said is None:
+        raise Unread(f"{answer!r} says neither yes nor no")
+    if (said[1] == "Yes") != _same(*sides):
+        return f"the sides are {sides[0]} and {sides[1]}, the answer says {said[1]}"
+    stated = [evaluate(text, SYMPY) for text in re.findall(r"sides? (?:are|is) (-?[\d/]+)", answer)]
+    if stated and stated not in ([sides[0]], sides):
+        return f"the sides are {sides[0]} and {sides[1]}, the answer says {answer!r}"
+    named = re.search(r"with ([a-z] = \S+) ", answer)
+    if named and named[1] != f"{candidate[1]} = {candidate[2]}":
+        return f"the question names {candidate[1]} = {candidate[2]}, the answer {named[1]}"
+    return ""
 
 
 def _story_fault(answer: str, expected: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from toolkit.datasets.reverify.columns import column_fault
 from toolkit.datasets.reverify.expressions import Unread, evaluate, number
 from toolkit.datasets.reverify.stories import story_values
 
@@ -70,7 +71,7 @@ def fault_in_arithmetic(question: str, answer: str) -> str:
     Raises:
         Unread: the question has no reading, or two that differ, or the answer claims nothing.
     """
-    wrong = _false_statement(answer)
+    wrong = _false_statement(answer) or column_fault(answer)
     if wrong:
         return wrong
     for pattern in _REMAINDER:
