@@ -47,6 +47,12 @@ def test_the_packaged_weights_are_the_official_ones():
     assert (found.folder, found.name) == (package(), MODEL_NAME)
 
 
+def test_loading_the_model_says_nothing():
+    code = "from toolkit.mcp_server.embeddings import load_embedder; load_embedder(device='cpu')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "modules.json", "tokenizer.json"])
 def test_a_packaged_file_with_another_hash_is_refused_before_it_is_used(name, tmp_path, monkeypatch):
     for other in PACKAGE_SHA256:

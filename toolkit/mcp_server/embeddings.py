@@ -73,6 +73,7 @@ class SentenceEmbedder:
     """
 
     def __init__(self, files: ModelFiles, *, device: str = "auto", batch_threads: int | None = None) -> None:
+        _silence_libraries()
         from sentence_transformers import SentenceTransformer
 
         try:
@@ -127,6 +128,17 @@ class SentenceEmbedder:
                 )
             finally:
                 torch.set_num_threads(before)
+
+
+def _silence_libraries() -> None:
+    """Keep what loading says off stderr: a bar for a second's work, advice on 4-bit kernels.
+
+    Both are read when transformers and bitsandbytes are first imported, so this comes before.
+    """
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def load_embedder(folder: Path | None = None, *, device: str = "auto", may_download: bool = True) -> SentenceEmbedder:
