@@ -1,6 +1,6 @@
 """What the core set teaches nano: held-out accuracy by category before and after, and the system prompt made needless.
 
-    python -m scripts.core_set_experiment --data data/core [--steps 1300] [--name core-set] [--out docs/core-set]
+    python -m scripts.core_set_experiment --data data/core [--steps 2600] [--seed 0] [--out docs/core-set]
     python -m scripts.core_set_experiment --prepare data/nano-with-tools      # only the model, to validate the set with
 
 `--data` holds `train.jsonl` and `valid.jsonl` (`make dataset` writes them). nano's own chat template writes no tools,
@@ -257,9 +257,10 @@ def main() -> None:
     """Train, measure, print and save the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/core"), help="folder with train.jsonl and valid.jsonl")
-    parser.add_argument("--steps", type=int, default=1300, help="optimizer updates")
-    parser.add_argument("--batch-size", type=int, default=32, help="examples of an update")
+    parser.add_argument("--steps", type=int, default=2600, help="optimizer updates")
+    parser.add_argument("--batch-size", type=int, default=16, help="examples of an update")
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="at its peak")
+    parser.add_argument("--seed", type=int, default=0, help="order of the examples")
     parser.add_argument("--name", default="core-set", help="name of the run")
     parser.add_argument("--out", type=Path, help="save experiment.json and experiment.md in this folder")
     parser.add_argument("--trained", help="measure this run instead of training one")
@@ -276,6 +277,7 @@ def main() -> None:
         overrides = (
             *("data.max_seq_tokens=640", "train.dtype=bfloat16", "train.eval_every=100", "train.save_every=100"),
             *(f"train.learning_rate={arguments.learning_rate}", f"train.batch_size={arguments.batch_size}"),
+            f"train.seed={arguments.seed}",
         )
         config = load_config(FinetuneConfig, None, overrides, flags, base=recipe("nano-demo"))
         run = str(run_finetune(config, name=arguments.name, overwrite=True).path)
