@@ -95,19 +95,23 @@ def affordable_terms(counted: Mapping[str, int], passages: int) -> list[str]:
 def _counted(connection: sqlite3.Connection, terms: Sequence[str]) -> dict[str, int]:
     """Return how many passages hold each term, counted to BUDGET + 1 at most.
 
-    Of terms that reach this, the rarer come first, as far as their first holders tell: FTS5 reads in the order of the
-    passages, and those of a rare term reach further into the store.
+    Where all that occur reach this, the rarer come first, as far as their first holders tell.
     """
+    statement = "SELECT count(*) FROM (SELECT 1 FROM passages_fts WHERE passages_fts MATCH ? LIMIT ?)"
+    counted = {
+        term: connection.execute(statement, (f'"{term}"', BUDGET + 1)).fetchone()[0] for term in terms[: 4 * MAX_TERMS]
+    }
+    if min((holders for holders in counted.values() if holders), default=0) <= BUDGET:
+        return counted
+    return {term: counted[term] for term in sorted(counted, key=lambda term: -_reach(connection, term))}
+
+
+def _reach(connection: sqlite3.Connection, term: str) -> int:
+    """Return the last of a term's first passages: FTS5 reads in their order, and a rare term's reach further."""
     statement = (
-        "SELECT count(*), max(rowid) FROM"
-        " (SELECT rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid LIMIT ?)"
+        "SELECT max(rowid) FROM (SELECT rowid FROM passages_fts WHERE passages_fts MATCH ? ORDER BY rowid LIMIT ?)"
     )
-    counted: dict[str, int] = {}
-    reach: dict[str, int] = {}
-    for term in terms[: 4 * MAX_TERMS]:
-        counted[term], last = connection.execute(statement, (f'"{term}"', BUDGET + 1)).fetchone()
-        reach[term] = last if counted[term] > BUDGET else 0
-    return {term: counted[term] for term in sorted(counted, key=lambda term: -reach[term])}
+    return connection.execute(statement, (f'"{term}"', BUDGET + 1)).fetchone()[0] or 0
 
 
 def _passages(connection: sqlite3.Connection) -> int:
