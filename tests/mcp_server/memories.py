@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -81,3 +82,18 @@ def open_memory(path: Path, *, embeds: bool = True, prefix: str = "", **policy: 
     search, indexer = Search(store, background), Indexer(store, background)
     memory = Memory(store, rules, search, now=clock, new_id=counting_ids(prefix))
     return Opened(store, memory, clock, search, lambda: indexer.flush() and None)
+
+
+@contextmanager
+def opened_memories(folder: Path, **defaults: Any) -> Iterator[Callable[..., Opened]]:
+    """Yield what opens a memory of this folder by its name; at the end each must be healthy and is closed."""
+    opened: list[Opened] = []
+
+    def open_one(name: str = "memory", **options: Any) -> Opened:
+        opened.append(open_memory(folder / f"{name}.sqlite3", **{**defaults, **options}))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        assert one.store.check() == []
+        one.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.mcp_server.memories import NOON, Opened, open_memory
+from tests.mcp_server.memories import NOON, Opened, opened_memories
 from toolkit.errors import JobFailed, ToolkitError
 from toolkit.mcp_server.transfer import export_jsonl, import_jsonl
 
@@ -30,17 +30,8 @@ ITEM = {
 
 @pytest.fixture
 def opening(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    opened: list[Opened] = []
-
-    def open_one(name: str = "memory", **options: Any) -> Opened:
-        options = {"namespaces": NAMESPACES, "embeds": False, **options}
-        opened.append(open_memory(tmp_path / f"{name}.sqlite3", **options))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        assert one.store.check() == []
-        one.close()
+    with opened_memories(tmp_path, namespaces=NAMESPACES, embeds=False) as open_one:
+        yield open_one
 
 
 @pytest.fixture

@@ -30,11 +30,16 @@ def unit(count: int, seed: int = 0, dimension: int = 384) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path / "memory.sqlite3")
+def store_of_vectors(folder: Path) -> Store:
+    store = Store(folder / "memory.sqlite3")
     with store.writing() as connection:
         connection.execute("INSERT INTO embedding_model VALUES (1, 'stand-in', 384, 1)")
+    return store
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = store_of_vectors(tmp_path)
     yield store
     while OPENED:  # their threads read the store
         OPENED.pop().close()

@@ -220,6 +220,8 @@ def test_what_it_cannot_read_is_no_verdict() -> None:
     for category, question in (
         ("arithmetic", "How many roads are there?"),
         ("algebra", "Prove it."),
+        ("algebra", "Is x = 4 a solution of this puzzle?"),
+        ("algebra", "Does x = 4 solve 2x = 8 and 3x = 12?"),
         ("python", "1 + 1"),
     ):
         example = {"instruction": question, "input": "", "output": "7", "metadata": {"category": category}}

@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mcp_server.graph.shards import (
-    DIMENSION,
-    IDS,
-    VECTORS,
-)
+from tests.mcp_server.graph.shards import DIMENSION, IDS, VECTORS
 from toolkit.mcp_server import vector_graph, vector_shard
 from toolkit.mcp_server.vector_graph import GraphState, VectorGraph
 

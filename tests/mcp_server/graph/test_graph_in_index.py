@@ -7,11 +7,8 @@ import json
 import pytest
 from filelock import FileLock
 
-from tests.mcp_server.graph.shards import (
-    on_disk,
-    shard_files,
-)
-from tests.mcp_server.test_vectors import exact, fill, found, unit
+from tests.mcp_server.graph.shards import on_disk, shard_files
+from tests.mcp_server.test_vectors import exact, fill, found, store_of_vectors, unit
 from toolkit.mcp_server.store import Store
 from toolkit.mcp_server.vector_graph_files import manifest_path
 from toolkit.mcp_server.vector_index import VectorIndex
@@ -19,9 +16,7 @@ from toolkit.mcp_server.vector_index import VectorIndex
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "memory.sqlite3")
-    with store.writing() as connection:
-        connection.execute("INSERT INTO embedding_model VALUES (1, 'stand-in', 384, 1)")
+    store = store_of_vectors(tmp_path)
     yield store
     store.close()
 

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.mcp_server.memories import Opened, open_memory
+from tests.mcp_server.memories import Opened, opened_memories
 from tests.mcp_server.memory.items import NAMESPACES
 from toolkit.mcp_server.memory import Memory
 
 
 @pytest.fixture
 def opening(tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    opened: list[Opened] = []
-
-    def open_one(**options: Any) -> Opened:
-        options.setdefault("namespaces", NAMESPACES)
-        opened.append(open_memory(tmp_path / "memory.sqlite3", **options))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        assert one.store.check() == []
-        one.close()
+    with opened_memories(tmp_path, namespaces=NAMESPACES) as open_one:
+        yield open_one
 
 
 @pytest.fixture

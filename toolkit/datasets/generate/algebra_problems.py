@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from toolkit.datasets.generate.equations import Equation
 
+# Three unknowns in five are called x, as in most books; the others keep the name from being taken for granted.
 UNKNOWNS = "x" * 30 + "yztnmkpqrsuvwabcdfgh"
 
 

@@ -187,7 +187,10 @@ def _double_fault(answer: str, expected: Sequence[Solution]) -> str:
 
 def _candidate_fault(question: str, candidate: re.Match[str], answer: str) -> str:
     """Put the number that the question names into its equation."""
-    ((left, right),) = written_equations(question[candidate.end() :])
+    equations = list(written_equations(question[candidate.end() :]))
+    if len(equations) != 1:
+        raise Unread(f"{len(equations)} equations for one number in {question!r}")
+    left, right = equations[0]
     at = {sympy.Symbol(candidate[1]): evaluate(candidate[2], SYMPY)}
     sides = [left.subs(at), right.subs(at)]
     said = re.match(r"(Yes|No)\b", answer)
