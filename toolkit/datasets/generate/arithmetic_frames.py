@@ -105,11 +105,7 @@ CLOSINGS: tuple[tuple[str, Style], ...] = (
     ("Reply in one sentence.", "sentence"),
 )
 
-PLACES: tuple[tuple[str, Style], ...] = (
-    ("Go place by place.", "places"),
-    ("Split the numbers by place value.", "places"),
-    ("Work by hundreds, tens and units.", "places"),
-)
+PLACES = ("Go place by place.", "Split the numbers by place value.", "Work by hundreds, tens and units.")
 
 COLUMNS = (
     "Write it in columns.",
@@ -137,15 +133,12 @@ def lead_in(rng: random.Random, question: str) -> str:
     return pick(rng, LEADS) + question if chance(rng, LEAD_SHARE) else question
 
 
-def closing(
-    rng: random.Random, question: str, style: Style, extra: tuple[tuple[str, Style], ...] = ()
-) -> tuple[str, Style]:
-    """Put a closing request after some of the questions; it then decides the style. `extra`: requests of its own."""
+def closing(rng: random.Random, question: str, style: Style, extra: tuple[str, ...] = ()) -> tuple[str, Style]:
+    """Put a closing request after some of the questions; it then decides the style. `extra` asks for `places`."""
     if not chance(rng, CLOSING_SHARE):
         return question, style
     if extra and chance(rng, 0.2):
-        text, asked = pick(rng, extra)
-        return f"{question} {text}", asked
+        return f"{question} {pick(rng, extra)}", "places"
     text, asked = pick(rng, CLOSINGS)
     if asked != "working" and ("How do" in question or "Show me" in question):
         return question, style

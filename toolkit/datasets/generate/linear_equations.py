@@ -165,9 +165,8 @@ def _in_columns(operation: Operation, first: int, second: int) -> str:
 
 
 _LINEAR_FORMS: tuple[Callable[[random.Random, str, int], tuple[Equation, list[str]]], ...] = (
-    _one_step, _one_step, _one_step, _one_step, _one_step, _one_step, _one_step, _one_step, _one_step,
-    _two_steps, _two_steps, _both_sides, _both_sides, _bracket, _bracket_and_unknown, _two_brackets, _divided,
-    _quotient,
+    *(_one_step,) * 9, _two_steps, _two_steps, _both_sides, _both_sides, _bracket, _bracket_and_unknown, _two_brackets,
+    _divided, _quotient,
 )  # fmt: skip
 
 

@@ -84,11 +84,15 @@ def print_plan(rng: random.Random) -> Plan:
         shown = f"`{printed}`" if "\n" not in printed else f"these lines:\n```\n{printed}\n```"
         answer = {"bare": printed, "block": f"```\n{printed}\n```", "sentence": f"It prints {shown}"}[style]
         answer += "." if style == "sentence" and "\n" not in printed else ""
-        code = _block(program)
-        asked, extra = (question, code) if in_input else (f"{question}\n\n{code}", "")
+        asked, extra = _asked(question, program, in_input)
         return Made("output", asked, answer, f"python:{program}", effort_of(program), extra)
 
     return Plan([program], finish)
+
+
+def _asked(question: str, program: str, in_input: bool) -> tuple[str, str]:
+    """Return instruction and input: the program stands in either."""
+    return (question, _block(program)) if in_input else (f"{question}\n\n{_block(program)}", "")
 
 
 def _block(code: str) -> str:
@@ -169,8 +173,7 @@ def fault_plan(rng: random.Random) -> Plan:
         answer = {"both": f"{reason}\n\n{_block(fault.repaired)}", "reason": reason, "code": _block(fault.repaired)}[
             style
         ]
-        code = _block(fault.program)
-        asked, extra = (question, code) if in_input else (f"{question}\n\n{code}", "")
+        asked, extra = _asked(question, fault.program, in_input)
         return Made("fault", asked, answer, f"python:{fault.program}", effort_of(fault.program) + 3, extra)
 
     return Plan([fault.program, fault.repaired], finish)
@@ -204,8 +207,7 @@ def exception_plan(rng: random.Random) -> Plan:
     def finish(outcomes: Sequence[Outcome]) -> Made:
         if outcomes[0].error != fault.error:
             raise Rejected(f"{fault.name}: {fault.program!r} ended with {outcomes[0]}")
-        code = _block(fault.program)
-        asked, extra = (question, code) if in_input else (f"{question}\n\n{code}", "")
+        asked, extra = _asked(question, fault.program, in_input)
         return Made("exception", asked, fault.error, f"python:{fault.program}", effort_of(fault.program), extra)
 
     return Plan([fault.program], finish)

@@ -266,6 +266,6 @@ def _one_line(rng: random.Random) -> str:
 
 
 _PROGRAMS: tuple[Callable[[random.Random], str], ...] = (
-    _one_line, _one_line, _one_line, _one_line, _one_line, _one_line, _one_line, _one_line, _loop, _loop, _while, _list, _list, _text, _text, _dictionary, _dictionary, _function, _function, _comprehension,
+    *(_one_line,) * 8, _loop, _loop, _while, _list, _list, _text, _text, _dictionary, _dictionary, _function, _function, _comprehension,
     _comprehension, _formatting, _logic, _integers, _exceptions, _nested, _class, _aliases,
 )  # fmt: skip
