@@ -77,7 +77,8 @@ def test_of_a_conversation_with_tools_the_first_call_is_asked_for():
 
 
 def test_the_part_that_chooses_a_checkpoint_shares_no_key_with_what_is_trained_on(tmp_path):
-    made = [*records("definitions", 60), *records("arithmetic", 60)]
+    asked = [*records("definitions", 30), *records("arithmetic", 30)]
+    made = [{**one, "instruction": one["instruction"] + end} for one in asked for end in ("", " Thank you.")]
     write_records(tmp_path / "data" / "train.jsonl", made)
     folder = experiment.training_part(tmp_path / "data", tmp_path / "part")
     sides = [
